@@ -1,0 +1,44 @@
+"""scratchrnn: vanilla RNN and LSTM from scratch on arrays, forward and backward by hand, every step in view.
+
+>>> import numpy as np, scratchrnn as srnn
+>>> lstm = srnn.LSTM(10, 64, num_layers=2, rng=np.random.default_rng(0))
+>>> trace = lstm.forward(np.zeros((5, 3, 10), np.float32))
+>>> trace[1].c.shape, trace[1].f.shape
+((6, 3, 64), (5, 3, 64))
+>>> grads = lstm.backward(trace, d_output=np.ones_like(trace.output))
+>>> grads[1].c.shape, grads.parameters["weight_hh_l0"].shape
+((6, 3, 64), (256, 64))
+"""
+
+from pathlib import Path
+
+if not (Path(__file__).parent / "kernels").is_dir():  # a checkout: kernels/ lies beside this package
+    __path__.append(str(Path(__file__).parents[1]))
+
+from scratchrnn import backends, init, rng, testing, toy, trace
+from scratchrnn.backends import use_backend
+from scratchrnn.layers import LSTM, RNN, Dropout, Embedding, Linear, LSTMCell, RNNCell
+from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LSTM",
+    "RNN",
+    "Dropout",
+    "Embedding",
+    "Gradients",
+    "LSTMCell",
+    "LayerGradients",
+    "LayerTrace",
+    "Linear",
+    "RNNCell",
+    "Trace",
+    "backends",
+    "init",
+    "rng",
+    "testing",
+    "toy",
+    "trace",
+    "use_backend",
+]

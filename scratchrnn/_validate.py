@@ -1,0 +1,122 @@
+"""Checks at the public edge. Every message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from scratchrnn._typing import DType, FloatArray
+
+DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+
+
+def check_dtype(name: str, dtype: DTypeLike) -> DType:
+    """Return `dtype` as one of the two supported dtypes, float32 or float64."""
+    try:
+        resolved: Any = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name}: expected float32 or float64; got {dtype!r}") from None
+    if resolved.name not in DTYPES or not resolved.isnative:
+        raise TypeError(f"{name}: expected float32 or float64; got {resolved.name}")
+    return DTYPES[resolved.name]
+
+
+def check_positive_int(name: str, value: Any) -> int:
+    """Return `value` as an int if it is a whole number of at least 1."""
+    return check_int(name, value, least=1)
+
+
+def check_int(name: str, value: Any, *, least: int) -> int:
+    """Return `value` as an int if it is a whole number of at least `least`; a bool is not a number here."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected an integer of at least {least}; got {describe(value)}")
+    if value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}; got {value}")
+    return int(value)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return `value` if it is a bool; 0 and 1 are not, since `LSTM(3, 4, 2, 1)` is usually a slip."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False; got {describe(value)}")
+    return bool(value)
+
+
+def check_real(name: str, value: Any, *, least: float = -math.inf, above: float | None = None) -> float:
+    """Return `value` as a float if it is a finite real number, at least `least` and greater than `above`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number; got {describe(value)}")
+    wanted = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
+    if above is not None:
+        wanted = f"a finite number above {above:g}"
+    number = float(value)
+    if not math.isfinite(number) or number < least or (above is not None and number <= above):
+        raise ValueError(f"{name}: expected {wanted}; got {value}")
+    return number
+
+
+def check_probability(name: str, value: Any) -> float:
+    """Return `value` as a float if it lies in [0, 1]."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number between 0 and 1; got {describe(value)}")
+    number = float(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name}: expected a number between 0 and 1; got {value}")
+    return number
+
+
+def check_array(
+    name: str,
+    value: Any,
+    *,
+    shape: tuple[int, ...] | None = None,
+    dtype: DType | None = None,
+    why: str = "",
+) -> FloatArray:
+    """Return `value` if it is a NumPy array of exactly this shape and dtype.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    shape : tuple of int, optional
+        Expected shape; not checked when absent.
+    dtype : numpy dtype, optional
+        Expected dtype; when absent, float32 and float64 are both accepted.
+    why : str
+        What the expectation follows from, as in "for num_layers=2, batch=5, hidden=8".
+
+    Raises
+    ------
+    TypeError
+        Not an array, or of another dtype (never cast silently).
+    ValueError
+        Of another shape (never broadcast silently).
+    """
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array; got {describe(value)}")
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"{name}: expected a plain NumPy array; got {type(value).__name__}, whose arithmetic differs")
+    if dtype is not None and value.dtype != dtype:
+        raise TypeError(
+            f"{name}: expected dtype {dtype.name}; got {value.dtype} (convert with {name}.astype(np.{dtype.name}))"
+        )
+    if dtype is None and value.dtype not in DTYPES.values():
+        raise TypeError(f"{name}: expected dtype float32 or float64; got {value.dtype}")
+    if shape is not None and value.shape != shape:
+        because = f" {why}" if why else ""
+        raise ValueError(f"{name}: expected shape {shape}{because}; got {value.shape}")
+    return value
+
+
+def describe(value: Any) -> str:
+    """Name what came, briefly: type, and the value where it is short."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    kind = type(value).__name__
+    return f"{kind} {text}" if len(text) <= 40 else kind

@@ -1,0 +1,134 @@
+"""The one door to `kernels`: which backends exist, which can run here and why not, and which one is meant.
+
+A backend is a package `scratchrnn.kernels.<name>` with modules `rnn` and `lstm`, each offering `infer`, `forward` and
+`backward` with the signatures of the definition, `scratchrnn.kernels.numpy`. The record is here; the code is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend that exists was asked for by name and cannot run on this machine."""
+
+
+def _always() -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What is known of a backend without loading it."""
+
+    name: str
+    devices: tuple[str, ...]  # "cpu", "cuda"
+    summary: str
+    why_unavailable: Callable[[], str | None] = _always  # None: it can run here
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name: expected a Python identifier; got {self.name!r}")
+        if not self.devices or not set(self.devices) <= {"cpu", "cuda"}:
+            raise ValueError(f"devices: expected some of 'cpu', 'cuda'; got {self.devices!r}")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A backend, loaded: its modules."""
+
+    name: str
+    rnn: ModuleType  # infer, forward, backward
+    lstm: ModuleType  # infer, forward, backward
+
+
+REGISTRY: dict[str, Backend] = {
+    backend.name: backend
+    for backend in [
+        Backend("numpy", ("cpu",), "the definition: plain NumPy, one line per equation"),
+    ]
+}
+
+DEFAULT = "numpy"
+
+_current: ContextVar[str | None] = ContextVar("scratchrnn_backend", default=None)
+
+
+def _record(name: Any) -> Backend:
+    if not isinstance(name, str):
+        raise TypeError(f"backend: expected the name of a backend; got {type(name).__name__} {name!r}")
+    if name not in REGISTRY:
+        raise ValueError(f"backend: unknown name {name!r}; known: {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[name]
+
+
+def known() -> tuple[Backend, ...]:
+    """Records of all backends, usable here or not."""
+    return tuple(REGISTRY.values())
+
+
+def available() -> tuple[str, ...]:
+    """Names of the backends that can run on this machine.
+
+    >>> "numpy" in available()
+    True
+    """
+    return tuple(backend.name for backend in REGISTRY.values() if backend.why_unavailable() is None)
+
+
+def check_backend(name: str | None) -> str | None:
+    """Return `name` if it is None or a known backend; whether it can run is asked when it is used."""
+    return None if name is None else _record(name).name
+
+
+def current() -> str:
+    """Name of the backend that a layer without a choice of its own uses now."""
+    return _current.get() or DEFAULT
+
+
+def load(name: str | None = None) -> Kernels:
+    """Load a backend's kernels.
+
+    Parameters
+    ----------
+    name : str, optional
+        A backend's name: this one or an error, never another. When absent, the one of the enclosing `use_backend`,
+        else the default.
+
+    Raises
+    ------
+    ValueError
+        No backend has this name.
+    BackendUnavailableError
+        It cannot run here; the message says what is missing.
+    """
+    backend = _record(current() if name is None else name)
+    reason = backend.why_unavailable()
+    if reason is not None:
+        raise BackendUnavailableError(f"backend {backend.name!r} cannot run here: {reason}")
+    package = f"{__package__}.kernels.{backend.name}"
+    return Kernels(backend.name, importlib.import_module(f"{package}.rnn"), importlib.import_module(f"{package}.lstm"))
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[Backend]:
+    """Within the block, layers that chose no backend of their own use this one.
+
+    Holds for the current thread or task only. Raises before the block if the backend is unknown or cannot run here.
+
+    >>> with use_backend("numpy") as backend:
+    ...     current()
+    'numpy'
+    """
+    load(name)
+    token = _current.set(name)
+    try:
+        yield _record(name)
+    finally:
+        _current.reset(token)

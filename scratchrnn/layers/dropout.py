@@ -1,0 +1,86 @@
+"""Dropout: y = m ⊙ x, with m zero with probability p and 1/(1-p) otherwise (inverted dropout)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scratchrnn._typing import DType, FloatArray
+from scratchrnn._validate import check_array, check_bool, check_probability
+from scratchrnn.layers.module import Module
+from scratchrnn.rng import Rng, check_rng
+from scratchrnn.trace import Gradients
+
+
+def draw_mask(shape: tuple[int, ...], p: float, dtype: DType, rng: Rng) -> FloatArray:
+    """A mask of zeros, with probability p, and 1/(1-p).
+
+    Raises
+    ------
+    TypeError
+        `rng` is a TorchGenerator: torch draws masks by a path that depends on its build, so no replay would be true.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng: expected a numpy.random.Generator for dropout masks (torch's masks depend on its build and cannot "
+            f"be replayed); got {type(rng).__name__}"
+        )
+    if p == 1.0:
+        return np.zeros(shape, dtype)
+    return ((rng.random(shape) >= p) / (1.0 - p)).astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class DropoutTrace:
+    """What `Dropout.forward` did."""
+
+    output: FloatArray  # of the input's shape
+    mask: FloatArray | None  # of the input's shape; None where nothing was dropped
+
+
+class Dropout(Module):
+    """Zero each element with probability p in training, scaling the rest by 1/(1-p).
+
+    Parameters
+    ----------
+    p : float
+        Probability of zero, in [0, 1].
+    rng : numpy.random.Generator, optional
+        Draws the masks. Fresh entropy when absent.
+
+    References
+    ----------
+    Srivastava et al., Dropout, JMLR 2014.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Rng | None = None) -> None:
+        self.p = check_probability("p", p)
+        self.rng = check_rng("rng", rng)
+        self._allocate({}, np.dtype(np.float32))
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that construct a layer of this kind and size."""
+        return {"p": self.p}
+
+    def __repr__(self) -> str:
+        return f"Dropout(p={self.p})"
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """Inference: x itself, as in torch."""
+        return check_array("x", x)
+
+    def forward(self, x: FloatArray, training: bool = True, rng: np.random.Generator | None = None) -> DropoutTrace:
+        """Drop, keeping the mask; `rng` stands in for the layer's own."""
+        check_array("x", x)
+        if not check_bool("training", training) or self.p == 0.0:
+            return DropoutTrace(x.copy(), None)
+        mask = draw_mask(x.shape, self.p, x.dtype, rng or self.rng)
+        return DropoutTrace(x * mask, mask)
+
+    def backward(self, trace: DropoutTrace, d_output: FloatArray) -> Gradients:
+        """dL/dx = m ⊙ dL/dy."""
+        check_array("d_output", d_output, shape=trace.output.shape, dtype=trace.output.dtype)
+        dx = d_output.copy() if trace.mask is None else d_output * trace.mask
+        return Gradients(dx, None, {}, {})

@@ -1,0 +1,112 @@
+"""The public edge of recurrent layers: arguments checked, and brought to time-major arrays with a batch axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scratchrnn._typing import DType, FloatArray, IntArray
+from scratchrnn._validate import check_array, describe
+from scratchrnn.trace import State
+
+StatePair = tuple[FloatArray | None, FloatArray | None]
+
+
+def enter_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> tuple[FloatArray, bool]:
+    """Return x as a new time-major array (T, B, I), and whether it had a batch axis.
+
+    It is always a copy, since a trace must not change when the caller reuses a buffer.
+    """
+    check_array("x", x, dtype=dtype)
+    layout = "(batch, time, input_size)" if batch_first else "(time, batch, input_size)"
+    if x.ndim not in (2, 3):
+        raise ValueError(
+            f"x: expected shape {layout} or, without a batch, (time, input_size), "
+            f"with input_size={input_size}; got {x.shape}"
+        )
+    if x.shape[-1] != input_size:
+        raise ValueError(f"x: expected a last axis of input_size={input_size}; got shape {x.shape}")
+    batched = x.ndim == 3
+    time_major = x[:, None, :] if not batched else x.transpose(1, 0, 2) if batch_first else x
+    if time_major.shape[0] == 0:
+        raise ValueError(f"x: expected at least one time step; got shape {x.shape} for {layout}")
+    return np.array(time_major, order="C"), batched
+
+
+def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool) -> IntArray:
+    """Return lengths as (B,) int64, `steps` for all when absent."""
+    if lengths is None:
+        return np.full(batch, steps, np.int64)
+    if not batched:
+        raise ValueError("lengths: expected None for an input without a batch axis; give x[:length] instead")
+    if not isinstance(lengths, (Sequence, np.ndarray)) or isinstance(lengths, (str, bytes)):
+        raise TypeError(f"lengths: expected {batch} integers; got {describe(lengths)}")
+    array = np.asarray(lengths)
+    if array.shape != (batch,):
+        raise ValueError(f"lengths: expected shape ({batch},), one for each sample; got {array.shape}")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths: expected integers; got dtype {array.dtype}")
+    outside = np.flatnonzero((array < 1) | (array > steps))
+    if outside.size:
+        at = int(outside[0])
+        raise ValueError(
+            f"lengths: expected values from 1 to {steps}, the number of time steps; got {array[at]} at sample {at}"
+        )
+    return array.astype(np.int64)
+
+
+def enter_state(
+    name: str,
+    value: Any,
+    *,
+    shapes: tuple[tuple[int, ...], ...],
+    dtype: DType,
+    why: str,
+    partial: bool = False,
+) -> tuple[FloatArray | None, ...]:
+    """Check a state or the gradient of one, and return its arrays, one per entry of `shapes` (h, then c).
+
+    Parameters
+    ----------
+    name : str
+        "state" or "d_state", for messages.
+    value : array, or (h, c) where `shapes` has two entries, or None
+    shapes : tuple
+        Expected shape of each array.
+    partial : bool
+        Whether one of the pair may be None.
+    """
+    prefix = "d_" if name.startswith("d_") else ""
+    suffix = "n" if prefix else "0"
+    if value is None:
+        return (None,) * len(shapes)
+    if len(shapes) == 1:
+        return (check_array(f"{prefix}h_{suffix}", value, shape=shapes[0], dtype=dtype, why=why),)
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(
+            f"{name}: expected a pair ({prefix}h_{suffix}, {prefix}c_{suffix}) for an LSTM; got {describe(value)}"
+        )
+    arrays: list[FloatArray | None] = []
+    for letter, array, shape in zip("hc", value, shapes, strict=True):
+        if array is None and partial:
+            arrays.append(None)
+        else:
+            arrays.append(check_array(f"{prefix}{letter}_{suffix}", array, shape=shape, dtype=dtype, why=why))
+    return tuple(arrays)
+
+
+def leave_output(output: FloatArray, *, batch_first: bool, batched: bool) -> FloatArray:
+    """Bring (T, B, ·) back to the caller's layout."""
+    if not batched:
+        return output[:, 0]
+    return output.transpose(1, 0, 2) if batch_first else output
+
+
+def leave_state(h: FloatArray, c: FloatArray | None, *, batched: bool) -> State:
+    """Bring (L·D, B, ·) back to the caller's layout: an array, or a pair for the LSTM."""
+    h = h if batched else h[:, 0]
+    if c is None:
+        return h
+    return h, (c if batched else c[:, 0])

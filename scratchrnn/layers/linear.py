@@ -1,0 +1,101 @@
+"""Linear: y = x Wᵀ + b."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from scratchrnn._typing import FloatArray
+from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
+from scratchrnn.init import uniform_
+from scratchrnn.layers.module import Module
+from scratchrnn.rng import Rng, check_rng
+from scratchrnn.trace import Gradients
+
+
+@dataclass(frozen=True, eq=False)
+class LinearTrace:
+    """What `Linear.forward` did, and all that backward needs of it."""
+
+    output: FloatArray  # (..., O)
+    input: FloatArray  # (..., I) a copy
+    weight: FloatArray  # (O, I) as it was
+
+
+class Linear(Module):
+    """y = x Wᵀ + b, over the last axis of x.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and O.
+    bias : bool
+    dtype : float32 or float64
+    rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
+        Draws weight (O, I) and bias (O,) from U(-1/√I, 1/√I), as torch does. Fresh entropy when absent.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: Rng | None = None,
+    ) -> None:
+        self.in_features = check_positive_int("in_features", in_features)
+        self.out_features = check_positive_int("out_features", out_features)
+        self.bias_wanted = check_bool("bias", bias)
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if bias:
+            shapes["bias"] = (self.out_features,)
+        self._allocate(shapes, check_dtype("dtype", dtype))
+        generator = check_rng("rng", rng)
+        # torch computes the weight's bound as √3 · gain/√I with gain = √(2/(1+5)): equal to 1/√I but for rounding
+        bound = math.sqrt(3.0) * (math.sqrt(2.0 / (1 + math.sqrt(5.0) ** 2)) / math.sqrt(self.in_features))
+        uniform_(self.parameters["weight"], -bound, bound, generator)
+        if bias:
+            bound = 1 / math.sqrt(self.in_features)
+            uniform_(self.parameters["bias"], -bound, bound, generator)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that construct a layer of this kind and size."""
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias_wanted,
+            "dtype": self.dtype.name,
+        }
+
+    def _enter(self, x: Any) -> FloatArray:
+        check_array("x", x, dtype=self.dtype)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected a last axis of in_features={self.in_features}; got shape {x.shape}")
+        return x
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        """y (..., O) for x (..., I); keeps nothing."""
+        flat = self._enter(x).reshape(-1, self.in_features)
+        y = flat @ self.parameters["weight"].T  # (N, O)
+        if self.bias_wanted:
+            y += self.parameters["bias"]
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def forward(self, x: FloatArray) -> LinearTrace:
+        """y (..., O) for x (..., I), with what backward needs."""
+        return LinearTrace(self(x), x.copy(), self.parameters["weight"].copy())
+
+    def backward(self, trace: LinearTrace, d_output: FloatArray) -> Gradients:
+        """dx = dy W, dW = dyᵀ x, db = Σ dy; `d_output` has the output's shape."""
+        check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
+        dy = d_output.reshape(-1, self.out_features)
+        gradients: dict[str, FloatArray] = {"weight": dy.T @ trace.input.reshape(-1, self.in_features)}
+        if self.bias_wanted:
+            gradients["bias"] = dy.sum(axis=0)
+        dx = (dy @ trace.weight).reshape(trace.input.shape)
+        return Gradients(dx, None, gradients, {})

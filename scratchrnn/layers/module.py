@@ -1,0 +1,146 @@
+"""What all layers share: named parameters, and moving them in and out whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from scratchrnn._files import write_atomically
+from scratchrnn._typing import DType, FloatArray
+from scratchrnn._validate import check_array
+
+FORMAT = "scratchrnn"  # key of the safetensors metadata
+
+
+class Module(ABC):
+    """A layer: parameters by name and a configuration, no other state.
+
+    Attributes
+    ----------
+    parameters : dict of ndarray
+        The live arrays, under torch's names and in torch's order; optimizers update them in place. Each is also an
+        attribute: `lstm.weight_hh_l0`. Assigning to that attribute copies into the array.
+    dtype : numpy dtype
+        float32 or float64.
+    """
+
+    parameters: dict[str, FloatArray]
+    dtype: DType
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Arguments that construct a layer of this kind and size, without backend and rng."""
+
+    def _allocate(self, shapes: Mapping[str, tuple[int, ...]], dtype: DType) -> None:
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "parameters", {name: np.zeros(shape, dtype) for name, shape in shapes.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        # reached only for names that are no ordinary attribute
+        parameters = self.__dict__.get("parameters", {})
+        if name in parameters:
+            return parameters[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        parameters = self.__dict__.get("parameters", {})
+        if name in parameters:
+            target = parameters[name]
+            target[...] = check_array(name, value, shape=target.shape, dtype=target.dtype)
+        else:
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        arguments = dict(self.config())
+        dtype = arguments.pop("dtype", self.dtype.name)
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}, dtype={dtype})"
+
+    def state_dict(self) -> dict[str, FloatArray]:
+        """Copies of all parameters, by name."""
+        return {name: array.copy() for name, array in self.parameters.items()}
+
+    def load_state_dict(self, state: Mapping[str, FloatArray]) -> None:
+        """Copy parameters in; all of them or, if anything does not fit, none.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or extra, or a shape differs.
+        TypeError
+            A value is no array of this layer's dtype.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a mapping of names to arrays; got {type(state).__name__}")
+        missing = [name for name in self.parameters if name not in state]
+        extra = [name for name in state if name not in self.parameters]
+        if missing or extra:
+            parts = [f"missing {', '.join(missing)}"] if missing else []
+            parts += [f"unexpected {', '.join(map(str, extra))}"] if extra else []
+            raise ValueError(f"state: expected exactly the parameters of {self!r}; {'; '.join(parts)}")
+        for name, target in self.parameters.items():
+            check_array(name, state[name], shape=target.shape, dtype=target.dtype, why=f"for {self!r}")
+        for name, target in self.parameters.items():
+            target[...] = state[name]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters as a safetensors file, with the configuration in its metadata; whole or not at all."""
+        from safetensors.numpy import save
+
+        metadata = {FORMAT: json.dumps({"layer": type(self).__name__, "config": self.config()})}
+        write_atomically(path, save(self.state_dict(), metadata))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Build the layer that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            Not a safetensors file, not written by `save` of this class, or its tensors do not fit its configuration.
+        """
+        tensors, metadata = read_safetensors(path)
+        if FORMAT not in metadata:
+            raise ValueError(
+                f"{path}: expected a file written by {cls.__name__}.save; this one has no scratchrnn metadata "
+                f"(for a bare state dict, build the layer and use load_state_dict)"
+            )
+        try:
+            entry = json.loads(metadata[FORMAT])
+            written_by, config = entry["layer"], dict(entry["config"])
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{path}: expected scratchrnn metadata in JSON; got {metadata[FORMAT]!r}") from None
+        if written_by != cls.__name__:
+            raise ValueError(f"{path}: expected a saved {cls.__name__}; got a saved {written_by}")
+        layer = cls(**config)
+        try:
+            layer.load_state_dict(tensors)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{path}: {error}") from None
+        return layer
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a safetensors file of float32 or float64 tensors; {error}") from None

@@ -1,0 +1,336 @@
+"""Stacked layers, both directions, lengths and dropout around one recurrence: the body of RNN and LSTM.
+
+for each layer:   both directions read the layer's input; their outputs stand side by side, dropout between layers
+backward:         the same walk in reverse, each step undoing the one that it names
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from scratchrnn import backends
+from scratchrnn._typing import FloatArray, IntArray
+from scratchrnn._validate import (
+    check_array,
+    check_bool,
+    check_dtype,
+    check_int,
+    check_positive_int,
+    check_probability,
+)
+from scratchrnn.init import torch_default_
+from scratchrnn.layers import direction, edge
+from scratchrnn.layers.direction import GATES, Cell, Weights
+from scratchrnn.layers.dropout import draw_mask
+from scratchrnn.layers.module import Module
+from scratchrnn.rng import Rng, check_rng
+from scratchrnn.trace import (
+    DIRECTIONS,
+    Gradients,
+    Key,
+    LayerGradients,
+    LayerTrace,
+    State,
+    Trace,
+    reverse_time,
+    zero_padding,
+)
+
+
+class Recurrent(Module):
+    """What RNN and LSTM share; see those."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int,
+        dtype: DTypeLike,
+        backend: str | None,
+        rng: Rng | None,
+    ) -> None:
+        self.cell = cell
+        self.input_size = check_positive_int("input_size", input_size)
+        self.hidden_size = check_positive_int("hidden_size", hidden_size)
+        self.num_layers = check_positive_int("num_layers", num_layers)
+        self.bias = check_bool("bias", bias)
+        self.batch_first = check_bool("batch_first", batch_first)
+        self.dropout = check_probability("dropout", dropout)
+        self.bidirectional = check_bool("bidirectional", bidirectional)
+        self.proj_size = check_int("proj_size", proj_size, least=0)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size={hidden_size}; got {proj_size}")
+        if self.dropout > 0 and self.num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} has no effect with num_layers=1: it acts between layers",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.backend = backends.check_backend(backend)
+        self.rng = check_rng("rng", rng)
+        self._allocate(self._shapes(), check_dtype("dtype", dtype))
+        torch_default_(self.parameters, self.hidden_size, self.rng)
+
+    @property
+    def num_directions(self) -> int:
+        """D."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Size of h, in one direction: proj_size if there is a projection, else hidden_size."""
+        return self.proj_size or self.hidden_size
+
+    def _keys(self) -> list[Key]:
+        """(layer, direction) in torch's order of parameters and states."""
+        return [(n, d) for n in range(self.num_layers) for d in DIRECTIONS[: self.num_directions]]
+
+    @staticmethod
+    def _suffix(key: Key) -> str:
+        layer, side = key
+        return f"_l{layer}" + ("_reverse" if side == "reverse" else "")
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        rows = GATES[self.cell.kind] * self.hidden_size
+        for key in self._keys():
+            suffix = self._suffix(key)
+            inputs = self.input_size if key[0] == 0 else self.output_size * self.num_directions
+            shapes[f"weight_ih{suffix}"] = (rows, inputs)
+            shapes[f"weight_hh{suffix}"] = (rows, self.output_size)
+            if self.bias:
+                shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (rows,)
+            if self.proj_size:
+                shapes[f"weight_hr{suffix}"] = (self.proj_size, self.hidden_size)
+        return shapes
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that construct a layer of this kind and size."""
+        names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
+        names += ["proj_size"] if self.cell.kind == "lstm" else []
+        config = {name: getattr(self, name) for name in names} | {"dtype": self.dtype.name}
+        return config | ({"nonlinearity": self.cell.nonlinearity} if self.cell.kind == "rnn" else {})
+
+    # Into the layer and out of it
+
+    def _state_shapes(self, batch: int, batched: bool) -> tuple[tuple[int, ...], ...]:
+        sizes = (self.output_size, self.hidden_size) if self.cell.has_c else (self.output_size,)
+        axes = (self.num_layers * self.num_directions, *([batch] if batched else []))
+        return tuple((*axes, size) for size in sizes)
+
+    def _enter_state(self, name: str, value: Any, batch: int, batched: bool) -> tuple[FloatArray | None, ...]:
+        why = f"for num_layers={self.num_layers}, " + ("bidirectional, " if self.bidirectional else "")
+        why += (f"batch={batch}, " if batched else "no batch, ") + f"hidden={self.hidden_size}"
+        why += f", proj={self.proj_size}" if self.proj_size else ""
+        shapes = self._state_shapes(batch, batched)
+        partial = name == "d_state"
+        arrays = edge.enter_state(name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial)
+        return tuple(a if a is None or batched else a[:, None] for a in arrays)
+
+    def _enter(
+        self, x: Any, state: Any, lengths: Any
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
+        """x (T, B, I), h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, lengths (B,), batched."""
+        xs, batched = edge.enter_input(x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype)
+        steps, batch, _ = xs.shape
+        ns = edge.enter_lengths(lengths, steps=steps, batch=batch, batched=batched)
+        zero_padding(xs, ns)
+        arrays = self._enter_state("state", state, batch, batched)
+        zeros = [np.zeros(s, self.dtype) for s in self._state_shapes(batch, True)]
+        filled = [z if a is None else a for a, z in zip(arrays, zeros, strict=True)]
+        return xs, filled[0], (filled[1] if self.cell.has_c else None), ns, batched
+
+    # Inference
+
+    def __call__(self, x: FloatArray, state: State | None = None, lengths: Any = None) -> tuple[FloatArray, State]:
+        """Inference: (output, state) as torch.nn returns them in eval mode; keeps nothing.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As in `forward`.
+
+        Returns
+        -------
+        output : ndarray
+            (T, B, D·P), or (B, T, D·P) with `batch_first`, or (T, D·P) without a batch; zero beyond a length.
+        state : ndarray or tuple of two
+            h_n, or (h_n, c_n), at each sequence's true end.
+        """
+        kernels = backends.load(self.backend)
+        below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
+        h_n = np.empty_like(h_0)
+        c_n = None if c_0 is None else np.empty_like(c_0)
+        outputs: list[FloatArray] = []
+        for n, key in enumerate(self._keys()):
+            w = Weights.of(self.parameters, self._suffix(key))
+            reverse = key[1] == "reverse"
+            read = reverse_time(below, ns) if reverse else below
+            c_start = None if c_0 is None else c_0[n]
+            output, h_n[n], c_end = direction.infer(kernels, self.cell, read, h_0[n], c_start, w, ns)
+            if c_n is not None:
+                c_n[n] = c_end
+            outputs.append(reverse_time(output, ns) if reverse else output)
+            if len(outputs) == self.num_directions:
+                below = _side_by_side(outputs)
+                outputs = []
+        output = edge.leave_output(below, batch_first=self.batch_first, batched=batched)
+        return output, edge.leave_state(h_n, c_n, batched=batched)
+
+    # Forward with everything kept
+
+    def forward(
+        self,
+        x: FloatArray,
+        state: State | None = None,
+        lengths: Any = None,
+        training: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Trace:
+        """Run the layer and keep everything.
+
+        Parameters
+        ----------
+        x : ndarray (T, B, I), or (B, T, I) with `batch_first`, or (T, I) without a batch
+        state : ndarray, or (h_0, c_0) for the LSTM, optional
+            h_0 (D·L, B, P) and c_0 (D·L, B, H), without the axis B if x has none; zeros when absent.
+        lengths : sequence of int (B,), optional
+            Steps of each sequence, in any order, each in 1..T; the rest of x is padding and never read.
+        training : bool
+            Whether dropout between layers acts. Nothing else depends on it.
+        rng : numpy.random.Generator, optional
+            For the dropout masks; when absent, the layer's own.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument of the wrong shape, dtype or range; the message names it.
+        """
+        kernels = backends.load(self.backend)
+        check_bool("training", training)
+        below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
+        parameters = self.state_dict()
+        layers: dict[Key, LayerTrace] = {}
+        masks: list[FloatArray | None] = []
+        for n, key in enumerate(self._keys()):
+            w = Weights.of(parameters, self._suffix(key))
+            c_start = None if c_0 is None else c_0[n]
+            layers[key] = direction.forward(
+                kernels, self.cell, below, h_0[n], c_start, w, ns, reverse=key[1] == "reverse"
+            )
+            if key[1] == DIRECTIONS[self.num_directions - 1]:
+                traces = [layers[key[0], d] for d in DIRECTIONS[: self.num_directions]]
+                below = _side_by_side([t.by_time(t.h[1:]) for t in traces])
+                if key[0] < self.num_layers - 1:
+                    drop = training and self.dropout > 0
+                    masks.append(draw_mask(below.shape, self.dropout, self.dtype, rng or self.rng) if drop else None)
+                    below = below if masks[-1] is None else below * masks[-1]
+        h_n = np.stack([t.at_end(t.h) for t in layers.values()])
+        c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
+        return Trace(
+            edge.leave_output(below, batch_first=self.batch_first, batched=batched),
+            edge.leave_state(h_n, c_n, batched=batched),
+            layers,
+            ns,
+            parameters,
+            tuple(masks),
+            batched,
+            kernels.name,
+            self.cell.name,
+        )
+
+    # Backward through time
+
+    def backward(self, trace: Trace, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
+        """Backpropagate through time, by hand.
+
+        The gradient is taken where the trace was made: with its weights, its dropout masks, its backend, in training
+        and in inference mode alike.
+
+        Parameters
+        ----------
+        trace : Trace
+            From this layer's `forward`.
+        d_output : ndarray, optional
+            dL/d(output), of the output's shape; what stands on padding is ignored. Absent: zero.
+        d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
+            dL/d(final state), of the state's shape; either of a pair may be None. Absent: zero.
+
+        Returns
+        -------
+        Gradients
+            Of the input, the initial state (per sample), every parameter, and every h_t, c_t and a_t.
+        """
+        self._check_trace(trace)
+        kernels = backends.load(trace.backend)
+        batch = len(trace.lengths)
+        above = self._enter_d_output(d_output, trace)
+        d_h_n, d_c_n = (*self._enter_state("d_state", d_state, batch, trace.batched), None)[:2]
+
+        layers: dict[Key, LayerGradients] = {}
+        d_parameters: dict[str, FloatArray] = {}
+        size = self.output_size
+        for layer in reversed(range(self.num_layers)):
+            mask = trace.dropout_masks[layer] if layer < self.num_layers - 1 else None
+            if mask is not None:
+                above = above * mask  # undoes dropout
+            d_below = np.zeros_like(trace[layer].input)
+            for d, side in enumerate(DIRECTIONS[: self.num_directions]):
+                key, n = (layer, side), layer * self.num_directions + d
+                suffix = self._suffix(key)
+                dx, layers[key], dw = direction.backward(
+                    kernels,
+                    self.cell,
+                    trace.layers[key],
+                    Weights.of(trace.parameters, suffix),
+                    above[:, :, d * size : (d + 1) * size],  # undoes side by side
+                    None if d_h_n is None else d_h_n[n],
+                    None if d_c_n is None else d_c_n[n],
+                )
+                d_below += dx  # undoes that both directions read one input
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
+                    if name + suffix in self.parameters:
+                        d_parameters[name + suffix] = getattr(dw, name)
+            above = d_below
+
+        d_h_0 = np.stack([layers[key].h[0] for key in self._keys()])
+        d_c_0 = np.stack([layers[key].c[0] for key in self._keys()]) if self.cell.has_c else None
+        return Gradients(
+            edge.leave_output(above, batch_first=self.batch_first, batched=trace.batched),
+            edge.leave_state(d_h_0, d_c_0, batched=trace.batched),
+            {name: d_parameters[name] for name in self.parameters},
+            {key: layers[key] for key in self._keys()},
+        )
+
+    def _check_trace(self, trace: Any) -> None:
+        if not isinstance(trace, Trace):
+            raise TypeError(f"trace: expected what forward of this layer returned; got {type(trace).__name__}")
+        made_by = {name: array.shape for name, array in trace.parameters.items()}
+        if trace.cell != self.cell.name or made_by != self._shapes() or trace[0].a.dtype != self.dtype:
+            raise ValueError(f"trace: expected one of {self!r}; got one of a {trace.cell} with parameters {made_by}")
+
+    def _enter_d_output(self, d_output: Any, trace: Trace) -> FloatArray:
+        """d_output as (T, B, D·P); zeros when absent."""
+        if d_output is None:
+            return np.zeros((*trace[0].a.shape[:2], self.output_size * self.num_directions), self.dtype)
+        d = check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
+        return d[:, None] if not trace.batched else d.transpose(1, 0, 2) if self.batch_first else d
+
+
+def _side_by_side(outputs: list[FloatArray]) -> FloatArray:
+    """(T, B, P) of each direction to (T, B, D·P)."""
+    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)

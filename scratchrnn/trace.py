@@ -1,0 +1,246 @@
+"""What a recurrent layer hands out: `Trace` from forward, `Gradients` from backward. Plain records of arrays.
+
+    B batch   T time   I input   H hidden   P projection (P = H without one)   G gates (4 for the LSTM, 1 for the RNN)
+    L layers   D directions
+
+Arrays per layer and direction are time-major and keep the batch axis, whatever the layer's `batch_first` and whether
+or not the input had a batch. They stand in the direction's own order of work: slot 0 of a state is the initial state
+and slot t+1 the state after its step t. The reverse direction starts at each sequence's true end, so its step 0 reads
+the last input; `LayerTrace.by_time` turns its arrays round to the input's order. Beyond a sequence's end, everything
+is exactly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from scratchrnn._typing import FloatArray, IntArray
+
+State = FloatArray | tuple[FloatArray, FloatArray]
+Key = tuple[int, str]  # layer from 0, "forward" or "reverse"
+Part = TypeVar("Part")
+
+DIRECTIONS = ("forward", "reverse")
+
+
+def reverse_time(array: FloatArray, lengths: IntArray) -> FloatArray:
+    """Turn each sequence of `array` (T, B, ·) round within its own length (B,); a copy, and its own inverse."""
+    steps = array.shape[0]
+    if (lengths == steps).all():
+        return np.ascontiguousarray(array[::-1])
+    t = np.arange(steps)[:, None]
+    source = np.where(t < lengths, lengths - 1 - t, t)  # (T, B)
+    return np.take_along_axis(array, source[:, :, None], axis=0)
+
+
+def zero_padding(array: FloatArray, lengths: IntArray) -> None:
+    """Set everything beyond each sequence's end to exactly zero, in place."""
+    if (lengths < array.shape[0]).any():
+        array[np.arange(array.shape[0])[:, None] >= lengths] = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTrace:
+    """Everything that one direction of one layer computed.
+
+    Attributes
+    ----------
+    h : ndarray (T+1, B, P)
+        Hidden states; slot 0 is the initial state. With a projection, the projected ones.
+    c : ndarray (T+1, B, H)
+        Cell states of an LSTM; an RNN has none.
+    gates : ndarray (T, B, 4H)
+        Activated gates of an LSTM in the order i, f, g, o; `i`, `f`, `g`, `o` are views of it, (T, B, H) each.
+    a : ndarray (T, B, G·H)
+        Pre-activations.
+    input : ndarray (T, B, ·)
+        What this layer read, in the input's order of time: x, or the output of the layer below, after dropout.
+    lengths : ndarray (B,) of int
+        Steps of each sequence.
+    reverse : bool
+        Whether this is the reverse direction.
+    """
+
+    h: FloatArray
+    a: FloatArray
+    input: FloatArray
+    lengths: IntArray
+    reverse: bool
+    _c: FloatArray | None = None
+    _gates: FloatArray | None = None
+
+    def _lstm_only(self, name: str, array: FloatArray | None) -> FloatArray:
+        if array is None:
+            raise AttributeError(f"{name}: a vanilla RNN has no cell state and no gates, only h and a")
+        return array
+
+    @property
+    def c(self) -> FloatArray:
+        """Cell states (T+1, B, H)."""
+        return self._lstm_only("c", self._c)
+
+    @property
+    def gates(self) -> FloatArray:
+        """Activated gates (T, B, 4H) in the order i, f, g, o."""
+        return self._lstm_only("gates", self._gates)
+
+    def _gate(self, name: str) -> FloatArray:
+        gates = self._lstm_only(name, self._gates)
+        hidden = gates.shape[2] // 4
+        start = "ifgo".index(name) * hidden
+        return gates[:, :, start : start + hidden]
+
+    @property
+    def i(self) -> FloatArray:
+        """Input gate (T, B, H)."""
+        return self._gate("i")
+
+    @property
+    def f(self) -> FloatArray:
+        """Forget gate (T, B, H)."""
+        return self._gate("f")
+
+    @property
+    def g(self) -> FloatArray:
+        """Cell candidate (T, B, H)."""
+        return self._gate("g")
+
+    @property
+    def o(self) -> FloatArray:
+        """Output gate (T, B, H)."""
+        return self._gate("o")
+
+    def at_end(self, array: FloatArray) -> FloatArray:
+        """Slot of each sequence's own end of a state array (T+1, B, ·): (B, ·), a copy."""
+        return array[self.lengths, np.arange(len(self.lengths))]
+
+    def by_time(self, array: FloatArray) -> FloatArray:
+        """Put an array (T, B, ·) of this direction's steps into the input's order of time.
+
+        `layer.by_time(layer.h[1:])[t]` is the state after reading `layer.input[t]`, in either direction.
+        """
+        if array.shape[0] != len(self.a):
+            raise ValueError(
+                f"array: expected {len(self.a)} steps along axis 0 (for a state array leave out slot 0, as in h[1:]); "
+                f"got {array.shape[0]}"
+            )
+        return reverse_time(array, self.lengths) if self.reverse else array
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGradients:
+    """The gradient of everything that `LayerTrace` holds, slot by slot.
+
+    Attributes
+    ----------
+    h : ndarray (T+1, B, P)
+        Total dL/dh_t of each state, through every path; slot 0 is that of the initial state.
+    c : ndarray (T+1, B, H)
+        Total dL/dc_t of an LSTM; an RNN has none.
+    a : ndarray (T, B, G·H)
+        dL/da_t of each pre-activation.
+    """
+
+    h: FloatArray
+    a: FloatArray
+    _c: FloatArray | None = None
+
+    @property
+    def c(self) -> FloatArray:
+        """Total dL/dc_t (T+1, B, H)."""
+        if self._c is None:
+            raise AttributeError("c: a vanilla RNN has no cell state, only h and a")
+        return self._c
+
+
+class ByLayer(Generic[Part]):
+    """Access per layer and direction: `x[1]`, `x[1, "reverse"]`; with a single part, its fields directly."""
+
+    layers: Mapping[Key, Part]
+
+    def __getitem__(self, key: int | Key) -> Part:
+        layer, direction = key if isinstance(key, tuple) else (key, "forward")
+        if (layer, direction) not in self.layers:
+            known = ", ".join(f"[{n}]" if d == "forward" else f'[{n}, "{d}"]' for n, d in self.layers)
+            raise KeyError(f"no layer {layer} in direction {direction!r}; there is {known}")
+        return self.layers[layer, direction]
+
+    def __iter__(self) -> Iterator[Key]:
+        raise TypeError("not a sequence; iterate over .layers.items()")
+
+    def _single(self) -> Part:
+        if len(self.layers) != 1:
+            raise AttributeError(
+                f"there are {len(self.layers)} layers and directions; say which, as in [0] or [0, 'reverse']"
+            )
+        return next(iter(self.layers.values()))
+
+    def __getattr__(self, name: str) -> Any:
+        # reached only for names that the record itself has not
+        if name in {"h", "c", "i", "f", "g", "o", "a", "gates"}:
+            return getattr(self._single(), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(ByLayer[LayerTrace]):
+    """A forward pass: the result as torch returns it, and everything on the way. It owns all that backward needs.
+
+    Attributes
+    ----------
+    output : ndarray
+        (T, B, D·P), or (B, T, D·P) with `batch_first`, or (T, D·P) without a batch. It may be a view of the states
+        below: treat it as read-only.
+    state : ndarray or tuple of two
+        h_n (D·L, B, P), for the LSTM (h_n, c_n) with c_n (D·L, B, H); without a batch, the axis B is missing.
+    layers : mapping (layer, direction) -> LayerTrace
+        Also `trace[1]`, `trace[1, "reverse"]`; with one layer and direction `trace.h`, `trace.c` and so on.
+    lengths : ndarray (B,) of int
+        Steps of each sequence.
+    parameters : dict of ndarray
+        The weights as they were: a later update does not make this trace stale.
+    dropout_masks : tuple
+        Per layer boundary the mask (T, B, D·P) that its output was multiplied by, zeros and 1/(1-p), or None.
+    batched : bool
+        Whether the input had a batch axis.
+    backend : str
+        Name of the backend that computed it.
+    cell : str
+        "lstm", "rnn_tanh" or "rnn_relu".
+    """
+
+    output: FloatArray
+    state: State
+    layers: Mapping[Key, LayerTrace]
+    lengths: IntArray
+    parameters: dict[str, FloatArray]
+    dropout_masks: tuple[FloatArray | None, ...]
+    batched: bool
+    backend: str
+    cell: str
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients(ByLayer[LayerGradients]):
+    """A backward pass: the gradient of everything.
+
+    Attributes
+    ----------
+    input : ndarray or None
+        dL/dx, of the input's shape; exactly zero on padding. None where the input is not differentiable (Embedding).
+    state : ndarray or tuple of two, or None
+        dL/dh_0, for the LSTM (dL/dh_0, dL/dc_0), per sample, in the shapes of the state. None without a state.
+    parameters : dict of ndarray
+        The gradient of every parameter, by its name.
+    layers : mapping (layer, direction) -> LayerGradients
+        Also `grads[1]`, `grads[1, "reverse"]`; with one layer and direction `grads.h`, `grads.c`, `grads.a`.
+    """
+
+    input: FloatArray | None
+    state: State | None
+    parameters: dict[str, FloatArray]
+    layers: Mapping[Key, LayerGradients]
