@@ -21,12 +21,15 @@ from numpy.typing import ArrayLike
 # "float64" is what float64 arithmetic in two different summation orders may differ by: eps(float64) = 2.2e-16,
 # grown over the few hundred dependent operations of the test shapes. "trajectory": ten optimizer steps compound it.
 # "finite_difference": central differences in float64 err by eps/h + h^2 with h = 1e-5 to 1e-6.
-# "float32_growth": our float32 result may lie this many times further from float64 truth than torch's float32.
+# "float32_growth": our float32 result may lie this many times further from float64 truth than torch's float32 does,
+# "float32_floor": unless it is within four roundings (of eps(float32) = 1.2e-7) of the truth, where the ratio of the
+# two errors is luck: of 8496 quantities of the test grid, 22 have a ratio above 2, and all of those lie below 2.9 eps.
 TOLERANCE = {
     "float64": 1e-12,
     "trajectory": 1e-10,
     "finite_difference": 1e-7,
     "float32_growth": 2.0,
+    "float32_floor": 4 * 2.0**-23,
 }
 
 

@@ -166,7 +166,7 @@ class ByLayer(Generic[Part]):
         layer, direction = key if isinstance(key, tuple) else (key, "forward")
         if (layer, direction) not in self.layers:
             known = ", ".join(f"[{n}]" if d == "forward" else f'[{n}, "{d}"]' for n, d in self.layers)
-            raise KeyError(f"no layer {layer} in direction {direction!r}; there is {known}")
+            raise IndexError(f"no layer {layer} in direction {direction!r}; there is {known}")
         return self.layers[layer, direction]
 
     def __iter__(self) -> Iterator[Key]:

@@ -10,6 +10,7 @@ backward. That is the one departure here from one line per time step.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,21 @@ def input_part(
     return a_x.reshape(steps, batch, weight_ih.shape[0])
 
 
+def sum_of_products(
+    left: Array,  # (N, R)
+    right: Array,  # (N, C)
+) -> Array:  # (R, C)
+    """Σ_n left_n right_nᵀ, summed in √N blocks of √N terms, the blocks in float64.
+
+    One float32 sum of N terms loses about √N roundings, this one N^¼: torch's, step by step, loses √B + √T.
+    """
+    block = max(1, math.isqrt(len(left)))
+    total = np.zeros((left.shape[1], right.shape[1]), np.float64)
+    for n in range(0, len(left), block):
+        total += left[n : n + block].T @ right[n : n + block]
+    return total
+
+
 def backward(
     da: Array,  # (T, B, R) dL/da_t, zero beyond a sequence's end
     x: Array,  # (T, B, I)
@@ -47,7 +63,7 @@ def backward(
     rows = da.reshape(steps * batch, da.shape[2])
     dx[...] = (rows @ weight_ih).reshape(x.shape)  # undoes (1), in x
     dx[np.arange(steps)[:, None] >= lengths] = 0  # exactly, whatever the weights hold
-    dweight_ih[...] = rows.T @ x.reshape(steps * batch, inputs)  # undoes (1), in W_ih
-    dweight_hh[...] = rows.T @ h[:-1].reshape(steps * batch, h.shape[2])  # undoes (1), in W_hh
-    dbias_ih[...] = rows.sum(axis=0)  # undoes (1), in b_ih
+    dweight_ih[...] = sum_of_products(rows, x.reshape(steps * batch, inputs))  # undoes (1), in W_ih
+    dweight_hh[...] = sum_of_products(rows, h[:-1].reshape(steps * batch, h.shape[2]))  # undoes (1), in W_hh
+    dbias_ih[...] = rows.sum(axis=0, dtype=np.float64)  # undoes (1), in b_ih
     dbias_hh[...] = dbias_ih  # undoes (1), in b_hh

@@ -160,4 +160,7 @@ def backward(
     affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)
     if dweight_hr is not None:
         m = gates[..., -c.shape[2] :] * np.tanh(c[1:])  # (4) once more
-        dweight_hr[...] = np.einsum("tbp,tbh->ph", dh[1:], m, optimize=True)  # undoes (5), in W_hr
+        rows, hidden = m.shape[0] * m.shape[1], m.shape[2]
+        dweight_hr[...] = affine.sum_of_products(
+            dh[1:].reshape(rows, dh.shape[2]), m.reshape(rows, hidden)
+        )  # undoes (5), in W_hr

@@ -117,11 +117,11 @@ class Module(ABC):
             raise ValueError(f"{path}: expected scratchrnn metadata in JSON; got {metadata[FORMAT]!r}") from None
         if written_by != cls.__name__:
             raise ValueError(f"{path}: expected a saved {cls.__name__}; got a saved {written_by}")
-        layer = cls(**config)
         try:
+            layer = cls(**config)
             layer.load_state_dict(tensors)
         except (ValueError, TypeError) as error:
-            raise type(error)(f"{path}: {error}") from None
+            raise ValueError(f"{path}: {error}") from None
         return layer
 
 
