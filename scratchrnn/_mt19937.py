@@ -44,5 +44,5 @@ class MersenneTwister:
         return np.array(state["key"], dtype=np.uint32), int(state["pos"])
 
     def set_state(self, words: NDArray[np.uint32], position: int) -> None:
-        """Continue from a state that `get_state` returned."""
-        self._bits.state = {"bit_generator": "MT19937", "state": {"key": words.copy(), "pos": position}}
+        """Continue from a state that `get_state` returned; NumPy copies the words."""
+        self._bits.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": position}}

@@ -5,7 +5,7 @@
     r = sqrt(-2 log1p(-u_2)), theta = 2 pi u_1            one pair at a time, below 16 (always in float64)
 
 float32 blocks use polynomials (torch's AVX2 path), float64 and single pairs the C library, which Python's
-`math` calls too; NumPy's own sin, cos and log round differently, so they do not serve here. The compiler
+`math` calls too; NumPy's functions may be its own, with other last digits, so they do not serve. The compiler
 fused the polynomials' multiplications and additions. Each input is one of 2**24 multiples of 2**-24; over all
 of them the radius, the sine and the cosine below equal torch 2.13's bit for bit, with a fused step taken in
 float64 and then rounded.

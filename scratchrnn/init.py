@@ -87,9 +87,7 @@ def normal_(array: FloatArray, mean: float = 0.0, std: float = 1.0, rng: Rng | N
     return array
 
 
-def orthogonal_(
-    array: FloatArray, gain: float = 1.0, rng: Rng | None = None, *, gates: int = 1
-) -> FloatArray:
+def orthogonal_(array: FloatArray, gain: float = 1.0, rng: Rng | None = None, *, gates: int = 1) -> FloatArray:
     """Fill a matrix with `gain` times a random orthogonal one, uniform over all such (Haar measure).
 
     A tall matrix gets orthonormal columns, a wide one orthonormal rows: the Q of a normal matrix's QR

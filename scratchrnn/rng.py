@@ -131,9 +131,7 @@ class TorchGenerator:
         values[values == top] = bottom  # as torch: rounding must not let the open end in
         return values.reshape(shape)
 
-    def normal(
-        self, mean: float = 0.0, std: float = 1.0, size: Size = (), dtype: DTypeLike = np.float32
-    ) -> FloatArray:
+    def normal(self, mean: float = 0.0, std: float = 1.0, size: Size = (), dtype: DTypeLike = np.float32) -> FloatArray:
         """Draw from N(mean, std^2), as `torch.empty(size, dtype=dtype).normal_(mean, std)`.
 
         Parameters

@@ -64,13 +64,9 @@ def test_printed_digits_of_a_small_tensor_and_an_lstm() -> None:
 def test_printed_digits_of_blocks() -> None:
     g = torch_manual_seed(1)
     assert g.randn(17)[-2:].tolist() == [-0.13162320852279663, -0.7984398007392883]
-    rtol = 2.0**-51  # the C library's share
-    np.testing.assert_allclose(
-        g.randn(17, dtype=np.float64)[-2:], [0.09832652870275599, -2.7712892906770543], rtol=rtol, atol=0.0
-    )
-    np.testing.assert_allclose(
-        g.randn(3, dtype=np.float64)[-2:], [-0.7525347278328434, -0.15231087041596747], rtol=rtol, atol=0.0
-    )
+    printed = ((17, [0.09832652870275599, -2.7712892906770543]), (3, [-0.7525347278328434, -0.15231087041596747]))
+    for size, want in printed:  # the last digit is the C library's
+        np.testing.assert_allclose(g.randn(size, dtype=np.float64)[-2:], want, rtol=2.0**-51, atol=0.0)
     assert g.uniform(-0.3, 0.5, 2).tolist() == [0.12088669836521149, 0.3741832375526428]
     assert g.uniform(-0.3, 0.5, 2, np.float64).tolist() == [0.3631405080270937, 0.49026778187469744]
 
@@ -243,15 +239,12 @@ def test_how_far_torch_differs_without_avx2(torch: ModuleType) -> None:
 
 
 def test_generators_are_independent() -> None:
-    alone = [torch_manual_seed(seed).randn(5, 7) for seed in (1, 2)]
     first, second = torch_manual_seed(1), torch_manual_seed(2)
-    got_first, got_second = [], []
-    for _ in range(5):
-        got_first.append(first.uniform(size=7))
-        got_second.append(second.uniform(size=7))
-    assert np.array_equal(np.stack(got_first), torch_manual_seed(1).uniform(size=(5, 7)))
-    assert np.array_equal(np.stack(got_second), torch_manual_seed(2).uniform(size=(5, 7)))
-    assert not np.array_equal(alone[0], alone[1])
+    pairs = [(first.uniform(size=7), second.uniform(size=7)) for _ in range(5)]
+    got_first, got_second = (np.stack(rows) for rows in zip(*pairs, strict=True))
+    assert np.array_equal(got_first, torch_manual_seed(1).uniform(size=(5, 7)))
+    assert np.array_equal(got_second, torch_manual_seed(2).uniform(size=(5, 7)))
+    assert not np.array_equal(got_first, got_second)
 
 
 def test_state_resumes_in_the_middle_of_a_pair() -> None:
@@ -309,15 +302,9 @@ def test_wrong_states_change_nothing(change: dict[str, Any], error: type[Excepti
         g.set_state(3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("seed", [True, 1.0, "1", None, np.float64(2)])
-def test_seeds_that_are_no_integers(seed: Any) -> None:
-    with pytest.raises(TypeError, match="seed: expected an integer"):
-        torch_manual_seed(seed)
-
-
-@pytest.mark.parametrize("seed", [-(2**63) - 1, 2**64])
-def test_seeds_out_of_range(seed: int) -> None:
-    with pytest.raises(ValueError, match="seed: expected an integer"):
+@pytest.mark.parametrize("seed", [True, 1.0, "1", None, np.float64(2), -(2**63) - 1, 2**64])
+def test_seeds_refused(seed: Any) -> None:
+    with pytest.raises(ValueError if type(seed) is int else TypeError, match="seed: expected an integer"):
         torch_manual_seed(seed)
 
 
@@ -334,7 +321,6 @@ def test_seeds_out_of_range(seed: int) -> None:
         ({"size": (2, 1.5)}, TypeError, "size: expected an integer"),
         ({"size": None}, TypeError, "size: expected an integer or a tuple of integers; got NoneType None"),
         ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64; got float16"),
-        ({"dtype": np.int32}, TypeError, "dtype: expected float32 or float64; got int32"),
     ],
 )
 def test_uniform_refuses(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -352,7 +338,7 @@ def test_uniform_refuses(arguments: dict[str, Any], error: type[Exception], mess
         ({"mean": np.inf}, ValueError, "mean: expected a finite number"),
         ({"mean": 1e39}, ValueError, "within float32's range"),
         ({"size": -1}, ValueError, "size: expected an integer of at least 0; got -1"),
-        ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64; got float16"),
+        ({"dtype": int}, TypeError, "dtype: expected float32 or float64; got int64"),
     ],
 )
 def test_normal_refuses(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
