@@ -15,12 +15,18 @@ from pathlib import Path
 if not (Path(__file__).parent / "kernels").is_dir():  # a checkout: kernels/ lies beside this package
     __path__.append(str(Path(__file__).parents[1]))
 
-from scratchrnn import backends, init, rng, testing, toy, trace
+import importlib
+from types import ModuleType
+
+from scratchrnn import backends, init, losses, optim, rng, testing, toy, trace
 from scratchrnn.backends import use_backend
 from scratchrnn.layers import LSTM, RNN, Dropout, Embedding, Linear, LSTMCell, RNNCell
 from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, Trace
 
 __version__ = "0.1.0"
+
+# reached as srnn.check and so on, and loaded then: some need matplotlib or torch, and a training script needs none
+_ON_FIRST_USE = ("check", "data", "dynamics", "gradflow", "interop", "models", "plots", "train")
 
 __all__ = [
     "LSTM",
@@ -36,9 +42,21 @@ __all__ = [
     "Trace",
     "backends",
     "init",
+    "losses",
+    "optim",
     "rng",
     "testing",
     "toy",
     "trace",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_FIRST_USE:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -35,14 +35,14 @@ CASES = [
     *grid("SGD", lr=[0.1], momentum=[0.0, 0.9], dampening=[0.0, 0.3], weight_decay=[0.0, 0.1]),
     *grid("SGD", lr=[0.1], momentum=[0.9], weight_decay=[0.0, 0.1], nesterov=[True]),
     *grid(
-        "Adam", lr=[0.02], betas=[(0.9, 0.999), (0.4, 0.7), (0.0, 0.0)], weight_decay=[0.0, 0.1], amsgrad=[False, True]
+        "Adam", lr=[0.02], betas=[(0.9, 0.999), (0.5, 0.7), (0.0, 0.9)], weight_decay=[0.0, 0.1], amsgrad=[False, True]
     ),
     *grid("Adam", lr=[0.02], eps=[1e-3]),
     *grid("AdamW", lr=[0.02], betas=[(0.9, 0.999), (0.4, 0.7)], weight_decay=[0.0, 0.1], amsgrad=[False, True]),
     *grid("Adagrad", lr=[0.1], lr_decay=[0.0, 0.1], weight_decay=[0.0, 0.1], initial_accumulator_value=[0.0, 0.5]),
     *grid("Adagrad", lr=[0.1], eps=[1e-2]),
     *grid(
-        "RMSprop", lr=[0.02], alpha=[0.99, 0.4], weight_decay=[0.0, 0.1], momentum=[0.0, 0.9], centered=[False, True]
+        "RMSprop", lr=[0.02], alpha=[0.99, 0.7], weight_decay=[0.0, 0.1], momentum=[0.0, 0.9], centered=[False, True]
     ),
     *grid("RMSprop", lr=[0.02], eps=[1e-2]),
 ]
