@@ -29,7 +29,7 @@ def build(kind: str, *args: int, **options: Any) -> Any:
 def torch_gradients(
     layer: Any, x: np.ndarray, d_last: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """dL/dx (T, B, I) and per layer dL/dh_t (T, B, P), dL/dc_t (T, B, H) for L = <d_last, last output>, step by step."""
+    """dL/dx (T, B, I) and per layer dL/dh_t (T, B, P), dL/dc_t (T, B, H) of L = ⟨d_last, last output⟩."""
     w = {name: torch.tensor(value) for name, value in layer.parameters.items()}
     source = torch.tensor(x, requires_grad=True)
     below = list(source)
@@ -180,9 +180,7 @@ def test_decay_of_a_linear_net_is_known(scale: float, rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize(("scale", "exploding"), [(1.05, False), (1.07, True)])  # 1.05^79 = 47, 1.07^79 = 209
-def test_growth_beyond_one_over_threshold_is_exploding(
-    scale: float, exploding: bool, rng: np.random.Generator
-) -> None:
+def test_growth_beyond_one_over_threshold_is_exploding(scale: float, exploding: bool, rng: np.random.Generator) -> None:
     decay = measure_decay(scale ** np.arange(80.0))
     assert decay.exploding == exploding
     assert decay.censored
@@ -213,6 +211,7 @@ def test_measure_decay_of_odd_curves() -> None:
 
 # Effective memory of nets as they are initialised
 
+
 def lstm_with_forget_bias(value: float | None, hidden: int, rng: np.random.Generator) -> srnn.LSTM:
     lstm = srnn.LSTM(10, hidden, rng=rng)
     if value is not None:
@@ -220,8 +219,8 @@ def lstm_with_forget_bias(value: float | None, hidden: int, rng: np.random.Gener
     return lstm
 
 
-# smallest and largest count of the rule over 24 seeds, H = 16, 64, 128, T = 100, 50 trials, with torch.nn and with these
-# layers (torch alone: 5-9, 7-11, 16-31; a sum over units that nearly cancels lifts the count)
+# smallest and largest count of the rule over 24 seeds, H = 16, 64, 128, T = 100, 50 trials, with torch.nn and with
+# these layers (torch alone: 5-9, 7-11, 16-31; a sum over units that nearly cancels lifts the count)
 COUNTED = {"rnn": (5, 9), "lstm": (7, 12), "lstm, forget bias 1": (16, 34)}
 TYPICAL = {"rnn": (6, 9), "lstm": (8, 11), "lstm, forget bias 1": (19, 28)}  # which a median over seeds must meet
 
@@ -299,7 +298,7 @@ def test_hidden_states_that_overflow_are_an_error() -> None:
     rng = np.random.default_rng(1)
     rnn = srnn.RNN(10, 16, nonlinearity="relu", rng=rng)
     rnn.parameters["weight_hh_l0"][:] = 100.0
-    with pytest.raises(ValueError, match=r"layer: expected hidden states that stay finite in float32; got .* at step 1\d"):
+    with pytest.raises(ValueError, match=r"hidden states that stay finite in float32; got .* at step 1\d of 30"):
         effective_memory(rnn, seq_length=30, rng=rng)
 
 

@@ -147,8 +147,14 @@ def test_dead_units_of_a_relu_net(rng: np.random.Generator) -> None:
     assert found.dead_share == found.dead.mean()
     assert 0 < found.dead_share < 1
     assert_close("derivative", found.unit_derivative, active.mean(axis=0), rel=EXACT)
-    # a unit that is NaN is not dead
-    assert saturation(planted([[0.0, float("nan")]], "relu")).dead.tolist() == [True, False]  # type: ignore[union-attr]
+
+
+def test_a_relu_unit_that_is_nan_is_neither_dead_nor_inactive() -> None:
+    nan = float("nan")
+    found = saturation(planted([[0.0, nan, 2.0], [0.0, nan, nan]], "relu"))
+    assert found.dead is not None
+    assert found.dead.tolist() == [True, False, False]
+    np.testing.assert_array_equal(found.unit_derivative, [0, nan, 1])
 
 
 def test_padding_and_initial_state_do_not_count(rng: np.random.Generator) -> None:

@@ -1,0 +1,90 @@
+"""The command line. Heavy modules are imported inside the commands, so that `--help` is quick.
+
+Exit codes: 0 success, 1 a check failed or training diverged, 2 usage or bad input, 130 interrupted. Every error is one
+line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from scratchrnn import __version__
+from scratchrnn.cli.check import check
+from scratchrnn.cli.info import info
+from scratchrnn.cli.study import study
+from scratchrnn.cli.terminal import BAD_INPUT, INTERRUPTED, InputError, print_error
+
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which typer ships under no name
+
+app = typer.Typer(
+    name="scratchrnn",
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"scratchrnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """RNN and LSTM from scratch: every state, gate and gradient in view.
+
+    Start with a study of the two on real text, in seconds:
+
+        $ scratchrnn study --quick
+
+    Is everything computed as torch computes it?
+
+        $ scratchrnn check
+
+    What this machine can do:
+
+        $ scratchrnn info
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for command in (study, check, info):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and exit."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(arguments, prog_name="scratchrnn", standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        print_error(str(error))
+        return BAD_INPUT
+    except USAGE_ERROR as error:
+        print_error(error.format_message())  # type: ignore[attr-defined]
+        return BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of a pipe has enough; without this Python complains once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,105 @@
+"""What a study shows while it runs, on stderr: bars on a terminal, plain lines elsewhere; and its outcome, on stdout."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from scratchrnn.study import Progress as Report
+from scratchrnn.study import Settings
+
+LINES = 12  # of plain progress in a whole training
+
+
+class Display:
+    """Shows `scratchrnn.study.Progress` as it comes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.console = Console(stderr=True, highlight=False)
+        self.bars: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
+        self.latest: dict[str, Report] = {}
+        self.said = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end_bars()
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        self._end_bars()
+        self.console.print(escape(line), style="dim", soft_wrap=True)
+
+    def tell(self, report: Report) -> None:
+        """Show one report."""
+        if report.doing != self.said:
+            self.said = report.doing
+            steps = f" for {self.settings.steps} steps" if report.doing == "train" else ""
+            self.say(report.doing + steps)
+            if report.doing == "train" and self.console.is_terminal:
+                self._start_bars()
+        if report.doing == "train" and report.step:
+            self.latest[report.cell] = report
+            if self.bars is not None:
+                self.bars.update(self.tasks[report.cell], completed=report.step, shown=_losses(report))
+            elif report.cell == "lstm" and self._due(report.step):
+                models = "   ".join(f"{r.cell} {_losses(r)}" for r in self.latest.values())
+                self.console.print(f"  step {report.step:>4}   {models}", soft_wrap=True)
+
+    def _due(self, step: int) -> bool:
+        return step == self.settings.steps or step % max(1, self.settings.steps // LINES) == 0
+
+    def _start_bars(self) -> None:
+        self.bars = Progress(
+            TextColumn("[bold]{task.description:>4}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+        )
+        self.tasks = {c: self.bars.add_task(c.upper(), total=self.settings.steps, shown="") for c in ("rnn", "lstm")}
+        self.bars.start()
+
+    def _end_bars(self) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+    def show(self, found: dict[str, Any]) -> None:
+        """Print the outcome on stdout."""
+        console = Console(highlight=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("")
+        for cell in found["models"]:
+            table.add_column(cell.upper(), justify="right")
+        for key, title in (
+            ("bits", f"bits per character, held out (no context: {found['unigram_bits']:.2f})"),
+            ("horizon_on_text", "gradient horizon on the text, characters"),
+            ("seed_rule", "effective memory, 1 % of the largest gradient, random input"),
+            ("horizon_on_random_input", "effective memory, corrected, random input"),
+        ):
+            table.add_row(title, *(_cell(model[key], key) for model in found["models"].values()))
+        console.print(table)
+        console.print(f"\n{escape(found['report'])}   [dim]({found['seconds']:.0f} s)[/]", soft_wrap=True)
+
+
+def _losses(report: Report) -> str:
+    return f"{report.bits:5.2f} bits, held out {report.validation_bits:.2f}, {report.characters_per_second / 1000:.0f}k/s"
+
+
+def _cell(value: Any, key: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:.2f}" if key == "bits" else str(value)

@@ -1,0 +1,236 @@
+"""Text as numbers: reading it, its vocabulary, the part held out, and windows of parallel streams.
+
+A text of N characters is laid out as B rows that each continue through time, so that a state may be carried:
+
+    row length R = (N - 1) // B;   row b reads characters b·R, b·R + 1, ...;   its target is always the next character
+    window w holds steps w·T ... (w+1)·T - 1 of every row: inputs and targets are (T, B), time-major
+
+Row b of window w+1 goes on exactly where row b of window w stopped. The last part of a row that fills no window is
+dropped; `Stream.dropped` says how much that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scratchrnn._typing import IntArray
+from scratchrnn._validate import check_positive_int, describe
+
+
+DEFAULT_TEXT_NAME = "Python's help texts (pydoc_data.topics)"
+
+
+def default_text() -> str:
+    """The help texts of Python's own documentation that ship inside CPython, as one English text.
+
+    They are `pydoc_data.topics`, joined in sorted order of their keys: about 465,000 characters in CPython 3.11. They
+    differ between versions of Python, so state `text_sha256` beside any number measured on them.
+
+    Raises
+    ------
+    ValueError
+        This Python was built without them.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ValueError(
+            "text: this Python ships without pydoc_data.topics, the default text; give a text file of your own"
+        ) from None
+    return "".join(topics[key] for key in sorted(topics))
+
+
+def text_sha256(text: str) -> str:
+    """SHA-256 of the text in UTF-8, as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a UTF-8 text file: every character as it stands, line ends included, without a byte order mark.
+
+    Raises
+    ------
+    ValueError
+        The file is empty, not UTF-8 (the message gives the byte and its position), or one character repeated.
+    FileNotFoundError, IsADirectoryError, PermissionError
+        There is no such file, it is a folder, or it may not be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a text file; got a folder")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise type(error)(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text; got byte 0x{data[error.start]:02x} at position {error.start} "
+            f"({error.reason})"
+        ) from None
+    if not text:
+        raise ValueError(f"{path}: expected text; the file is empty")
+    if len(set(text)) == 1:
+        raise ValueError(f"{path}: expected at least two distinct characters; got only {text[0]!r}")
+    return text
+
+
+class Vocabulary:
+    """The distinct characters of a text, numbered in sorted order.
+
+    Parameters
+    ----------
+    text : str
+        At least one character.
+
+    Attributes
+    ----------
+    characters : str
+        Each once, sorted by code point; the character with code k is `characters[k]`.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary("banana")
+    >>> vocabulary.characters, vocabulary.encode("nab").tolist(), vocabulary.decode(np.array([1, 0, 2]))
+    ('abn', [2, 0, 1], 'ban')
+    """
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"text: expected a string; got {describe(text)}")
+        if not text:
+            raise ValueError("text: expected at least one character; got an empty string")
+        self.characters = "".join(sorted(set(text)))
+        self._points = _code_points(self.characters)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> IntArray:
+        """Codes (N,) of the characters of `text`.
+
+        Raises
+        ------
+        ValueError
+            A character is not in the vocabulary; the message names the first such one and its position.
+        """
+        points = _code_points(text)
+        codes = np.searchsorted(self._points, points)
+        unknown = self._points[np.minimum(codes, len(self) - 1)] != points
+        if unknown.any():
+            at = int(np.argmax(unknown))
+            raise ValueError(
+                f"text: character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} is not among the "
+                f"{len(self)} of the vocabulary"
+            )
+        return codes
+
+    def decode(self, codes: IntArray) -> str:
+        """The text with these codes (N,)."""
+        codes = np.asarray(codes)
+        if codes.ndim != 1 or (codes.size and codes.dtype.kind not in "iu"):
+            raise TypeError(f"codes: expected a one-dimensional array of integers; got {describe(codes)}")
+        outside = (codes < 0) | (codes >= len(self))
+        if outside.any():
+            at = int(np.argmax(outside))
+            raise ValueError(f"codes: expected values from 0 to {len(self) - 1}; got {codes[at]} at {at}")
+        return "".join(self.characters[code] for code in codes)
+
+
+def _code_points(text: str) -> IntArray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def unigram_entropy(codes: IntArray) -> float:
+    """Entropy in nats of the characters' frequencies: the loss of the best guess that knows no context."""
+    counts = np.bincount(codes)
+    p = counts[counts > 0] / len(codes)
+    return float(-(p * np.log(p)).sum())
+
+
+def split(codes: IntArray) -> tuple[IntArray, IntArray]:
+    """The first nine tenths to train on, and the last tenth held out for validation; both are views."""
+    held_out = len(codes) // 10
+    return codes[: len(codes) - held_out], codes[len(codes) - held_out :]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """T steps of B parallel streams.
+
+    Attributes
+    ----------
+    inputs, targets : ndarray (T, B) of int
+        Codes; `targets[t, b]` is the character after `inputs[t, b]`.
+    starts : bool
+        Whether the rows begin here, so that no earlier state belongs to them.
+    """
+
+    inputs: IntArray
+    targets: IntArray
+    starts: bool
+
+
+class Stream:
+    """A text as B rows read in parallel, cut into windows of T steps that continue one another.
+
+    Parameters
+    ----------
+    codes : ndarray (N,) of int
+    batch : int
+        B rows.
+    steps : int
+        T steps in each window.
+
+    Attributes
+    ----------
+    inputs, targets : ndarray (R, B)
+        The rows in whole, time-major.
+    windows_per_epoch : int
+    dropped : int
+        Characters at the end that no window predicts.
+
+    Raises
+    ------
+    ValueError
+        The text does not fill one window.
+
+    Examples
+    --------
+    >>> stream = Stream(np.arange(12), batch=2, steps=2)
+    >>> [window.inputs.T.tolist() for window in stream.epoch()], stream.dropped
+    ([[[0, 1], [5, 6]], [[2, 3], [7, 8]]], 3)
+    """
+
+    def __init__(self, codes: IntArray, batch: int, steps: int) -> None:
+        self.batch, self.steps = check_positive_int("batch", batch), check_positive_int("steps", steps)
+        rows = (len(codes) - 1) // batch
+        if rows < steps:
+            raise ValueError(
+                f"text: expected at least {batch * steps + 1} characters for {batch} rows and windows of "
+                f"{steps} steps; got {len(codes)}"
+            )
+        self.inputs: IntArray = np.ascontiguousarray(codes[: batch * rows].reshape(batch, rows).T)
+        self.targets: IntArray = np.ascontiguousarray(codes[1 : batch * rows + 1].reshape(batch, rows).T)
+        self.windows_per_epoch = rows // steps
+        self.dropped = len(codes) - 1 - batch * steps * self.windows_per_epoch
+
+    def epoch(self) -> Iterator[Window]:
+        """All windows once, in order."""
+        for w in range(self.windows_per_epoch):
+            part = slice(w * self.steps, (w + 1) * self.steps)
+            yield Window(self.inputs[part], self.targets[part], starts=w == 0)
+
+    def forever(self) -> Iterator[Window]:
+        """Epoch after epoch; the first window of each says `starts`."""
+        while True:
+            yield from self.epoch()

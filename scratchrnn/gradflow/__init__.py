@@ -1,0 +1,13 @@
+"""How gradients flow through time: their norm at every distance from the loss, and how far back they reach."""
+
+from scratchrnn.gradflow.distance import Decay, GradientByDistance, gradient_by_distance, measure_decay
+from scratchrnn.gradflow.memory import EffectiveMemory, effective_memory
+
+__all__ = [
+    "Decay",
+    "EffectiveMemory",
+    "GradientByDistance",
+    "effective_memory",
+    "gradient_by_distance",
+    "measure_decay",
+]

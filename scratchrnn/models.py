@@ -1,0 +1,193 @@
+"""A character-level language model: Embedding, then RNN or LSTM, then Linear.
+
+    e_t = E[x_t]                 embedding     (B, E)
+    h_t = cell(e_t, h_{t-1})     rnn           (B, H), L layers
+    z_t = W h_t + b              decoder       (B, V) logits of the next character
+
+Forward calls the three layers in this order, backward calls theirs in reverse; nothing here is differentiated twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from scratchrnn._typing import FloatArray, IntArray
+from scratchrnn._validate import check_dtype, check_int, check_positive_int, check_real, describe
+from scratchrnn.data import Vocabulary
+from scratchrnn.layers import LSTM, RNN, Embedding, Linear
+from scratchrnn.layers.embedding import EmbeddingTrace
+from scratchrnn.layers.linear import LinearTrace
+from scratchrnn.layers.module import Module
+from scratchrnn.rng import Rng, check_rng
+from scratchrnn.trace import Gradients, State, Trace
+
+CELLS = ("rnn", "lstm")
+
+
+@dataclass(frozen=True, eq=False)
+class CharTrace:
+    """What `CharModel.forward` did.
+
+    Attributes
+    ----------
+    logits : ndarray (T, B, V)
+    state : ndarray or tuple of two
+        As the recurrent layer returns it.
+    embedding, rnn, decoder
+        The traces of the three layers; `trace.rnn[0].h` and so on hold every hidden state.
+    """
+
+    logits: FloatArray
+    state: State
+    embedding: EmbeddingTrace
+    rnn: Trace
+    decoder: LinearTrace
+
+
+class CharModel(Module):
+    """Embedding, RNN or LSTM, Linear: predicts the next character of a text.
+
+    Parameters
+    ----------
+    characters : str
+        The vocabulary, as `Vocabulary.characters` has it.
+    cell : "rnn" or "lstm"
+        A vanilla tanh RNN, or an LSTM.
+    hidden_size, embedding_size, num_layers : int
+        H, E, L.
+    dtype : float32 or float64
+    backend : str, optional
+        For the recurrent layer; see `scratchrnn.backends`.
+    rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
+        Draws the parameters of embedding, rnn and decoder, in this order. Fresh entropy when absent.
+
+    Attributes
+    ----------
+    vocabulary : Vocabulary
+    embedding, rnn, decoder : Embedding, RNN or LSTM, Linear
+        The layers; `rnn` is the name in either case.
+    parameters : dict of ndarray
+        All parameters under "embedding.weight", "rnn.weight_ih_l0", ..., "decoder.bias": the layers' own live arrays.
+
+    Examples
+    --------
+    >>> model = CharModel("abc", "lstm", hidden_size=8, embedding_size=4, rng=np.random.default_rng(0))
+    >>> trace = model.forward(model.vocabulary.encode("abca")[:, None])  # T=4, B=1
+    >>> trace.logits.shape, trace.rnn.c.shape
+    ((4, 1, 3), (5, 1, 8))
+    """
+
+    def __init__(
+        self,
+        characters: str,
+        cell: str,
+        hidden_size: int,
+        embedding_size: int = 32,
+        num_layers: int = 1,
+        *,
+        dtype: DTypeLike = np.float32,
+        backend: str | None = None,
+        rng: Rng | None = None,
+    ) -> None:
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected 'rnn' or 'lstm'; got {cell!r}")
+        self.cell = cell
+        self.vocabulary = Vocabulary(characters)
+        if self.vocabulary.characters != characters:
+            raise ValueError("characters: expected each character once and sorted, as Vocabulary.characters has them")
+        sizes = (check_positive_int("embedding_size", embedding_size), check_positive_int("hidden_size", hidden_size))
+        generator = check_rng("rng", rng)
+        object.__setattr__(self, "dtype", check_dtype("dtype", dtype))
+        self.embedding = Embedding(len(characters), sizes[0], dtype=dtype, rng=generator)
+        layer = RNN if cell == "rnn" else LSTM
+        self.rnn: RNN | LSTM = layer(*sizes, num_layers, dtype=dtype, backend=backend, rng=generator)
+        self.decoder = Linear(hidden_size, len(characters), dtype=dtype, rng=generator)
+        parts: dict[str, Module] = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
+        object.__setattr__(self, "parameters", {f"{part}.{name}": array for part, layer in parts.items()
+                                                for name, array in layer.parameters.items()})
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "characters": self.vocabulary.characters,
+            "cell": self.cell,
+            "hidden_size": self.rnn.hidden_size,
+            "embedding_size": self.embedding.embedding_dim,
+            "num_layers": self.rnn.num_layers,
+            "dtype": self.dtype.name,
+        }
+
+    def __repr__(self) -> str:
+        sizes = f"hidden_size={self.rnn.hidden_size}, embedding_size={self.embedding.embedding_dim}"
+        return f"CharModel({len(self.vocabulary)} characters, {self.cell!r}, {sizes}, num_layers={self.rnn.num_layers})"
+
+    def __call__(self, indices: IntArray, state: State | None = None) -> tuple[FloatArray, State]:
+        """Inference: logits (T, B, V) and the final state for codes (T, B); keeps nothing."""
+        output, state = self.rnn(self.embedding(_time_major(indices)), state)
+        return self.decoder(output), state
+
+    def forward(self, indices: IntArray, state: State | None = None) -> CharTrace:
+        """Run the model on codes (T, B) and keep everything.
+
+        Parameters
+        ----------
+        indices : ndarray (T, B) of int
+        state : ndarray or (h_0, c_0), optional
+            State to go on from, as the recurrent layer takes it; zeros when absent.
+        """
+        embedding = self.embedding.forward(_time_major(indices))
+        rnn = self.rnn.forward(embedding.output, state)
+        decoder = self.decoder.forward(rnn.output)
+        return CharTrace(decoder.output, rnn.state, embedding, rnn, decoder)
+
+    def backward(self, trace: CharTrace, d_logits: FloatArray, d_state: State | None = None) -> Gradients:
+        """Backpropagate d_logits (T, B, V), and d_state if given, to everything.
+
+        Returns
+        -------
+        Gradients
+            `parameters` by the model's names; `state` and the gradients of every step (`grads[0].h` and so on) are the
+            recurrent layer's; `input` is None, since codes have no gradient.
+        """
+        decoder = self.decoder.backward(trace.decoder, d_logits)  # undoes decoder
+        rnn = self.rnn.backward(trace.rnn, decoder.input, d_state)  # undoes rnn
+        embedding = self.embedding.backward(trace.embedding, cast(FloatArray, rnn.input))  # undoes embedding
+        parts = {"embedding": embedding, "rnn": rnn, "decoder": decoder}
+        parameters = {f"{part}.{name}": g for part, grads in parts.items() for name, g in grads.parameters.items()}
+        return Gradients(None, rnn.state, parameters, rnn.layers)
+
+    def sample(self, prompt: str, length: int, *, rng: np.random.Generator, temperature: float = 1.0) -> str:
+        """Read `prompt`, then write on: `length` characters, each drawn from softmax(logits / temperature).
+
+        Parameters
+        ----------
+        prompt : str
+            At least one character; it is not part of what is returned.
+        length : int
+        rng : numpy.random.Generator
+        temperature : float
+            Above 0; below 1 prefers the likelier characters.
+        """
+        check_int("length", length, least=0)
+        check_real("temperature", temperature, above=0.0)
+        if not prompt:
+            raise ValueError("prompt: expected at least one character; got an empty string")
+        logits, state = self(self.vocabulary.encode(prompt)[:, None])
+        codes = []
+        for _ in range(length):
+            z = logits[-1, 0].astype(np.float64) / temperature
+            # the Gumbel-max draw: no cumulative sum, so no code beyond the last by rounding
+            codes.append(int(np.argmax(z + rng.gumbel(size=z.shape))))
+            logits, state = self(np.array([[codes[-1]]]), state)
+        return self.vocabulary.decode(np.array(codes, np.int64))
+
+
+def _time_major(indices: Any) -> IntArray:
+    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
+        raise TypeError(f"indices: expected a NumPy array of integers; got {describe(indices)}")
+    if indices.ndim != 2:
+        raise ValueError(f"indices: expected shape (time, batch); got {indices.shape}")
+    return indices

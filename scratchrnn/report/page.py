@@ -1,0 +1,194 @@
+"""report.html: words and figures beside each other, in one file without scripts, fonts or addresses from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from scratchrnn.report import findings
+from scratchrnn.report.figures import Drawing, draw, drawable
+from scratchrnn.report.findings import NAMES, measured
+from scratchrnn.study import ModelResults, Results
+from scratchrnn.study.record import environment
+
+TAG = re.compile(r"<[^>]*>")
+
+SECTIONS = (
+    ("Learning", findings.learning, ("loss",),
+     "Thick lines: loss on the tenth of the text held out. Thin lines: loss of each training window. Both models read the "
+     "same windows in the same order, carry their state from one to the next, and follow the gradient back through "
+     "$window characters."),
+    ("How far back the gradient reaches", findings.gradients, ("gradients",),
+     "The gradient of the loss of one prediction with respect to what was read k characters earlier, its norm averaged "
+     "over $sequences places in the text held out, on a logarithmic scale. The dots mark the last distance at which one "
+     "percent is left. Dotted: the same before training."),
+    ("Effective memory", findings.memory, ("memory",),
+     "The same on $trials random inputs of $trial_length steps instead of text. The familiar rule counts the steps whose gradient exceeds one "
+     "percent of the largest; since it adds up all units, their signs cancel, and it looks no further than the input is "
+     "long. The corrected measure follows random directions, compares with distance 0 and says when it hit that limit "
+     "(+) or the gradient exploded (!). The last column is the same measure on the text itself."),
+    ("Saturation", findings.saturation, ("saturation", "gates"),
+     "Share of the time, over $sequences places of the text held out, that values sit at an end of their range, where a "
+     "squashing function passes almost no gradient. Left: below −0.95, for gates closed below 0.1. Right: above 0.95, for "
+     "gates open above 0.9. In the lower figure each point is one gate of one unit; an open forget gate is "
+     "what keeps a memory."),
+    ("Hidden states, character by character", findings.states, ("states",),
+     "One row for each unit, one column for each character of a stretch that neither model has seen; ␣ is a space and ⏎ a "
+     "line end. Units that seldom change sign stand on top; h and c of the LSTM have their sign in common and stand in one "
+     "order. The colours for c end at ±3, beyond which h cannot tell values apart."),
+    ("What they write", findings.samples, (),
+     "Both read the same $prompt characters of the text held out, of which the end is shown in grey, and go on from there "
+     "at temperature 0.8."),
+)  # fmt: skip
+
+
+def render(results: Results) -> dict[str, bytes]:
+    """Draw and write everything that is read by people: report.html and the figures, by path within the folder."""
+    drawings = {name: draw(name, results) for name in drawable(results)}
+    out = {"report.html": _page(results, drawings).encode()}
+    for name, drawing in drawings.items():
+        out[f"figures/{name}.svg"], out[f"figures/{name}.png"] = drawing.svg, drawing.png
+    return out
+
+
+def _page(results: Results, drawings: dict[str, Drawing]) -> str:
+    here = files(__package__)
+    return Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title="RNN and LSTM, from the inside",
+        style=here.joinpath("page.css").read_text(encoding="utf-8"),
+        lead=_lead(results),
+        notice=_notice(results),
+        strip=_strip(results),
+        sections="\n".join(_section(results, drawings, n) for n in range(len(SECTIONS))),
+        details=_details(results),
+    )
+
+
+def _lead(results: Results) -> str:
+    s = results.settings
+    seen = results.steps_done * s.batch * s.window
+    return (
+        f"A vanilla RNN and an LSTM, {s.hidden_size} hidden units each, side by side on {escape(results.text_name)}: "
+        f"{results.text_length * 9 // 10:,} characters, read {seen / (results.text_length * 0.9):.1f} times."
+    )
+
+
+def _notice(results: Results) -> str:
+    if results.stopped is None:
+        return ""
+    reached = f"{results.steps_done:,} of {results.settings.steps:,} training steps were reached"
+    when = measured(results)[1] or "no"
+    return (
+        f'<p class="notice" role="status"><strong>This study did not run to its end: {escape(results.stopped)}.</strong> '
+        f"{reached}. All that follows is what was found until then; the measurements are of the {when} models.</p>"
+    )
+
+
+def _strip(results: Results) -> str:
+    now, when = measured(results)
+    tiles = []
+    if all(one.curve.validation for one in results.models.values()):
+        last = {cell: f"{one.curve.validation[-1][1]:.2f}" for cell, one in results.models.items()}
+        tiles.append(_tile("Bits per unseen character", last, f"{results.unigram_bits:.2f} without context"))
+    if now:
+        tiles += [
+            _tile("Gradient reach, on the text", {c: _mark(m.decay.horizon, m.decay.censored, m.decay.exploding)
+                                              for c, m in now.items()}, "characters back to 1%"),
+            _tile("Gradient reach, on random input", {c: _mark(m.memory.horizon, m.memory.censored, m.memory.exploding)
+                                             for c, m in now.items()}, "steps back to 1%"),
+            _tile("Saturated hidden values", {c: f"{m.saturation.rate:.0%}" for c, m in now.items()}, f"beyond ±0.95, {when}"),
+        ]
+    return "\n".join(tiles)
+
+
+def _tile(title: str, values: dict[str, str], unit: str) -> str:
+    numbers = "".join(
+        f'<div class="{cell}"><dt>{NAMES[cell]}</dt><dd>{value}</dd></div>' for cell, value in values.items()
+    )
+    return f'<section class="tile"><h2>{title}</h2><dl>{numbers}</dl><p>{unit}</p></section>'
+
+
+def _mark(horizon: int, censored: bool, exploding: bool) -> str:
+    return f"{horizon}{'!' if exploding else '+' if censored else ''}"
+
+
+def _section(results: Results, drawings: dict[str, Drawing], number: int) -> str:
+    title, finding, names, explanation = SECTIONS[number]
+    found = finding(results)
+    body = [f"<h2>{title}</h2>", f'<p class="finding">{found}</p>']
+    body += [_figure(drawings[name], f"{title}. {found}") for name in names if name in drawings]
+    if finding is findings.memory:
+        body.append(_memory_table(results))
+    if finding is findings.samples:
+        body.append(_samples(results))
+    s = results.settings
+    told = Template(explanation).substitute(
+        window=s.window, sequences=s.sequences, trials=s.trials, trial_length=s.trial_length, prompt=len(results.prompt)
+    )
+    return f"<article>{''.join(body)}<p class=\"how\">{told}</p></article>"
+
+
+def _figure(drawing: Drawing, words: str) -> str:
+    return (
+        f'<figure role="img" aria-label="{escape(TAG.sub("", words))}"><div class="wide">{drawing.wide}</div>'
+        f'<div class="narrow">{drawing.narrow}</div></figure>'
+    )
+
+
+def _memory_table(results: Results) -> str:
+    rows = []
+    for cell, one in results.models.items():
+        for when, m in (("untrained", one.before), ("trained", one.after)):
+            if m is not None:
+                rule = f"{m.memory.seed_rule}{'+' if m.memory.seed_rule >= results.settings.trial_length else ''}"
+                values = (
+                    rule,
+                    _mark(m.memory.horizon, m.memory.censored, m.memory.exploding),
+                    _mark(m.decay.horizon, m.decay.censored, m.decay.exploding),
+                )
+                cells = "".join(f"<td>{value}</td>" for value in values)
+                rows.append(f'<tr class="{cell}"><th scope="row">{NAMES[cell]}, {when}</th>{cells}</tr>')
+    if not rows:
+        return ""
+    heads = "".join(f'<th scope="col">{h}</th>' for h in ("", "familiar rule", "corrected", "on the text"))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _samples(results: Results) -> str:
+    return "".join(
+        f'<section class="sample {cell}"><h3>{NAMES[cell]}</h3><pre><span>{escape(results.prompt[-60:])}</span>'
+        f"{escape(one.sample)}</pre></section>"
+        for cell, one in results.models.items()
+        if one.sample is not None
+    )
+
+
+def _details(results: Results) -> str:
+    s, env = results.settings, environment(results)
+    first = next(iter(results.models.values()))
+    rows = {
+        "Text": f"{results.text_name}; {results.text_length:,} characters, {results.vocabulary_size} distinct",
+        "SHA-256 of the text": results.text_sha256,
+        "Models": "; ".join(f"{NAMES[c]} {_size(one):,} parameters" for c, one in results.models.items())
+        + f"; embedding {s.embedding_size}, hidden {s.hidden_size}, {first.model.dtype.name}",
+        "Training": f"{results.steps_done:,} of {s.steps:,} steps of {s.batch} × {s.window} characters; Adam, learning rate "
+        f"{s.learning_rate:g} falling to a tenth; gradient norm clipped at {s.max_norm:g}; seed {s.seed}",
+        "Left out": f"{results.dropped:,} characters at the ends of the {s.batch} rows, which fill no window",
+        "Time": f"{results.seconds:.0f} s; " + ", ".join(f"{NAMES[c]} {_speed(results, one)}" for c, one in results.models.items()),
+        "Computed with": f"scratchrnn {env['scratchrnn']} ({env['backend']} backend), NumPy {env['numpy']}, "
+        f"Python {env['python']}, {env['platform']}",
+    }  # fmt: skip
+    return "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in rows.items())
+
+
+def _size(one: ModelResults) -> int:
+    return sum(array.size for array in one.model.parameters.values())
+
+
+def _speed(results: Results, one: ModelResults) -> str:
+    if not one.curve.seconds:
+        return "not trained"
+    characters = len(one.curve.seconds) * results.settings.batch * results.settings.window
+    return f"{characters / sum(one.curve.seconds) / 1000:.0f} thousand characters per second"

@@ -1,0 +1,48 @@
+"""What is measured on a model: gradients by distance, effective memory, saturation, states over a stretch of text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scratchrnn._typing import IntArray
+from scratchrnn.dynamics import saturation
+from scratchrnn.gradflow import effective_memory, gradient_by_distance, measure_decay
+from scratchrnn.losses import cross_entropy
+from scratchrnn.models import CharModel
+from scratchrnn.study.results import Measurement
+from scratchrnn.study.settings import Settings
+
+PICTURE = 64  # characters in the picture of the states
+
+
+def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measurement:
+    """Measure a model on the text held out (N,); the same places and the same random inputs for every model."""
+    warm_up, distance = settings.warm_up, settings.distance
+    length = warm_up + distance + 1
+    starts = np.linspace(0, len(held_out) - length, settings.sequences).astype(np.int64)
+    codes = held_out[starts + np.arange(length)[:, None]]  # (warm_up + distance + 1, sequences)
+
+    _, state = model(codes[:warm_up])
+    trace = model.forward(codes[warm_up:-1], state)
+    # each sequence's own loss, so that norms do not depend on how many sequences there are
+    _, d_logits = cross_entropy(trace.logits[-1], codes[-1], reduction="sum")
+    last = model.decoder.forward(np.ascontiguousarray(trace.rnn.output[-1]))
+    d_last = model.decoder.backward(last, d_logits).input
+    by_distance = gradient_by_distance(model.rnn, trace.rnn, d_last)
+
+    picture = slice(warm_up, warm_up + min(PICTURE, distance))
+    steps = picture.stop - picture.start
+    return Measurement(
+        by_distance=by_distance,
+        decay=measure_decay(by_distance.input, dtype=model.dtype),
+        memory=effective_memory(
+            model.rnn,
+            seq_length=settings.trial_length,
+            num_trials=settings.trials,
+            rng=np.random.default_rng(settings.seed),
+        ),
+        saturation=saturation(trace.rnn),
+        text=model.vocabulary.decode(codes[picture, 0]),
+        h=trace.rnn.h[1 : steps + 1, 0].copy(),
+        c=trace.rnn.c[1 : steps + 1, 0].copy() if model.cell == "lstm" else None,
+    )

@@ -1,0 +1,181 @@
+"""A study from its text to its results, in parts small enough to be stopped between any two."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from scratchrnn._typing import IntArray
+from scratchrnn.data import Stream, Vocabulary, split, text_sha256, unigram_entropy
+from scratchrnn.models import CharModel
+from scratchrnn.optim import Adam
+from scratchrnn.study.measure import measure
+from scratchrnn.study.results import ModelResults, Results
+from scratchrnn.study.settings import CELLS, Settings
+from scratchrnn.train import NATS_PER_BIT, DivergedError, evaluate, train
+
+PROMPT = 200  # characters read before writing
+EARLY = (2, 5, 10, 15, 20, 30, 40)  # steps after which the loss is looked at besides the regular ones
+WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a study is doing now.
+
+    Attributes
+    ----------
+    doing : str
+        "measure untrained", "train", "measure trained" or "write samples".
+    cell : str
+        "rnn" or "lstm".
+    step : int
+        Updates done, in training.
+    bits, validation_bits : float
+        Loss of the last window, and the last one on the text held out; NaN outside training.
+    characters_per_second : float
+        Of the last update.
+    """
+
+    doing: str
+    cell: str
+    step: int = 0
+    bits: float = float("nan")
+    validation_bits: float = float("nan")
+    characters_per_second: float = float("nan")
+
+
+def run(
+    text: str,
+    settings: Settings | None = None,
+    *,
+    text_name: str = "text",
+    tell: Callable[[Progress], None] = lambda progress: None,
+    stop: Callable[[], int] = lambda: 0,
+) -> Results:
+    """Train an RNN and an LSTM side by side on the same windows, and measure both before and after.
+
+    Parameters
+    ----------
+    text : str
+        The first nine tenths are trained on, the last tenth is held out. The vocabulary is that of the whole.
+    settings : Settings, optional
+    text_name : str
+        Where the text came from, for the report.
+    tell : callable
+        Called with a `Progress` before each part and after each update.
+    stop : callable
+        Asked between any two parts and updates how many wishes to stop there have been. At the first, training ends and
+        what it reached is measured; at the second, or at the first outside training, no more is done.
+
+    Returns
+    -------
+    Results
+        With `stopped` set if it did not come to its end: `stop` said so, or the loss of a model was not finite.
+
+    Raises
+    ------
+    ValueError
+        The text is too short.
+    """
+    start = time.perf_counter()
+    settings = settings or Settings()
+    settings.check_text(text)
+    vocabulary = Vocabulary(text)
+    codes = vocabulary.encode(text)
+    to_train, held_out = split(codes)
+    training = text[: len(to_train)]
+    stream = Stream(to_train, settings.batch, settings.window)
+    results = Results(
+        settings=settings,
+        text_name=text_name,
+        text_sha256=text_sha256(text),
+        text_length=len(text),
+        vocabulary_size=len(vocabulary),
+        dropped=stream.dropped,
+        unigram_bits=unigram_entropy(codes) / NATS_PER_BIT,
+        models={cell: ModelResults(_new_model(cell, vocabulary, settings)) for cell in CELLS},
+        prompt=vocabulary.decode(held_out[:PROMPT]),
+    )
+    patience = 0  # how many wishes to stop are still answered with more work
+    for stage in (_before(results, held_out), _train(results, stream, held_out), _after(results, held_out, training)):
+        try:
+            for progress in stage:
+                if stop() > patience:
+                    results.stopped = results.stopped or "interrupted"
+                    break
+                tell(progress)
+        except DivergedError as error:
+            results.stopped = str(error)
+        if results.stopped and not results.steps_done:
+            break
+        patience = min(stop(), 1)  # training may be cut short: what it reached is measured all the same
+    results.seconds = time.perf_counter() - start
+    return results
+
+
+def _new_model(cell: str, vocabulary: Vocabulary, settings: Settings) -> CharModel:
+    return CharModel(
+        vocabulary.characters,
+        cell,
+        settings.hidden_size,
+        settings.embedding_size,
+        backend=settings.backend,
+        rng=np.random.default_rng([settings.seed, CELLS.index(cell)]),
+    )
+
+
+def _before(results: Results, held_out: IntArray) -> Iterator[Progress]:
+    """Measure; like the other two stages it stands still at each item, which says what comes next or what was done."""
+    for cell, one in results.models.items():
+        yield Progress("measure untrained", cell)
+        one.before = measure(one.model, held_out, results.settings)
+
+
+def _train(results: Results, stream: Stream, held_out: IntArray) -> Iterator[Progress]:
+    """One update of each model in turn, so that both always stand at the same step when this is stopped."""
+    settings = results.settings
+    optimizers = {c: Adam(m.model.parameters, lr=settings.learning_rate) for c, m in results.models.items()}
+    trainers = {
+        cell: train(one.model, stream.forever(), optimizers[cell], max_norm=settings.max_norm)
+        for cell, one in results.models.items()
+    }
+    for cell, one in results.models.items():
+        yield Progress("train", cell)
+        one.curve.validation.append((0, evaluate(one.model, held_out) / NATS_PER_BIT))
+    for number in range(1, settings.steps + 1):
+        for cell, one in results.models.items():
+            optimizers[cell].lr = settings.learning_rate * (1 - 0.9 * (number - 1) / settings.steps)
+            step = next(trainers[cell])
+            one.curve.bits.append(step.bits)
+            one.curve.gradient_norm.append(step.gradient_norm)
+            one.curve.seconds.append(step.seconds)
+            if number % settings.validate_every == 0 or number in {*EARLY, settings.steps}:
+                one.curve.validation.append((number, evaluate(one.model, held_out) / NATS_PER_BIT))
+        results.steps_done = number
+        for cell, one in results.models.items():
+            speed = settings.batch * settings.window / one.curve.seconds[-1]
+            yield Progress("train", cell, number, one.curve.bits[-1], one.curve.validation[-1][1], speed)
+
+
+def _after(results: Results, held_out: IntArray, training: str) -> Iterator[Progress]:
+    settings = results.settings
+    for cell, one in results.models.items():
+        yield Progress("measure trained", cell)
+        one.after = measure(one.model, held_out, settings)
+    for cell, one in results.models.items():
+        yield Progress("write samples", cell)
+        rng = np.random.default_rng(settings.seed)
+        one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
+        one.known_words = _known_words(one.sample, training)
+
+
+def _known_words(sample: str, text: str) -> float | None:
+    """Share of the sample's words that occur in the text; None without words. The last may be cut off: left out."""
+    words = WORD.findall(sample)[:-1]
+    known = set(WORD.findall(text))
+    return sum(word in known for word in words) / len(words) if words else None

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from scratchrnn.models import CharModel
+from scratchrnn.testing import TOLERANCE, assert_close
+
+CHARACTERS = "\n !abcdeé"  # V = 9
+T, B, E, H, L = 5, 3, 4, 7, 2
+
+
+class TorchModel(torch.nn.Module):
+    """The same model in torch, float64, with the same names."""
+
+    def __init__(self, model: CharModel) -> None:
+        super().__init__()
+        kind = torch.nn.RNN if model.cell == "rnn" else torch.nn.LSTM
+        hidden, layers = model.rnn.hidden_size, model.rnn.num_layers
+        self.embedding = torch.nn.Embedding(len(model.vocabulary), model.embedding.embedding_dim)
+        self.rnn = kind(model.embedding.embedding_dim, hidden, layers)
+        self.decoder = torch.nn.Linear(hidden, len(model.vocabulary))
+        self.double()
+        self.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in model.parameters.items()})
+
+    def forward(self, indices: Any, state: Any = None) -> Any:
+        output, state = self.rnn(self.embedding(indices), state)
+        return self.decoder(output), state
+
+
+def new(cell: str, rng: np.random.Generator, **changes: Any) -> CharModel:
+    return CharModel(CHARACTERS, cell, H, E, L, **({"dtype": np.float64, "rng": rng} | changes))
+
+
+def states(model: CharModel, rng: np.random.Generator) -> Any:
+    h, c = rng.standard_normal((2, L, B, H))
+    return h if model.cell == "rnn" else (h, c)
+
+
+def to_torch(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(to_torch, value))
+    return torch.from_numpy(value.copy()).requires_grad_(value.dtype == np.float64)
+
+
+def parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_everything_equals_torch(cell: str, rng: np.random.Generator) -> None:
+    model = new(cell, rng)
+    reference = TorchModel(model)
+    indices, targets = rng.integers(0, len(CHARACTERS), (2, T, B))
+    state = states(model, rng)
+    d_state = states(model, rng)
+
+    trace = model.forward(indices, state)
+    torch_state = to_torch(state)
+    logits, torch_final = reference(to_torch(indices), torch_state)
+    assert_close("logits", trace.logits, logits.detach().numpy(), rel=TOLERANCE["float64"])
+    for name, got, want in zip("hc", parts(trace.state), parts(torch_final), strict=False):
+        assert_close(name, got, want.detach().numpy(), rel=TOLERANCE["float64"])
+
+    weights = rng.standard_normal(trace.logits.shape)
+    total = (logits * to_torch(weights)).sum()
+    total = total + sum((a * to_torch(b)).sum() for a, b in zip(parts(torch_final), parts(d_state), strict=True))
+    total.backward()
+    grads = model.backward(trace, weights, d_state)
+    assert list(grads.parameters) == list(model.parameters)
+    for name, parameter in reference.named_parameters():
+        assert_close(name, grads.parameters[name], parameter.grad.numpy(), rel=TOLERANCE["float64"])
+    for name, got, want in zip("hc", parts(grads.state), parts(torch_state), strict=False):
+        assert_close(f"d{name}_0", got, want.grad.numpy(), rel=TOLERANCE["float64"])
+    assert grads.input is None
+    assert grads[1].h.shape == (T + 1, B, H)
+
+    again, final = model(indices, state)
+    assert_close("inference", again, trace.logits, rel=TOLERANCE["float64"])
+    assert_close("final h", parts(final)[0], parts(trace.state)[0], rel=TOLERANCE["float64"])
+    assert targets.shape == (T, B)
+
+
+def test_parameters_are_the_layers_own_arrays(rng: np.random.Generator) -> None:
+    model = new("lstm", rng)
+    assert list(model.parameters)[:2] == ["embedding.weight", "rnn.weight_ih_l0"]
+    assert list(model.parameters)[-2:] == ["decoder.weight", "decoder.bias"]
+    for name, array in model.parameters.items():
+        part, _, rest = name.partition(".")
+        assert array is getattr(model, part).parameters[rest]
+    before = model(np.array([[0]]))[0]
+    model.parameters["decoder.bias"][3] += 1
+    assert (model(np.array([[0]]))[0] - before)[0, 0, 3] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_save_and_load(cell: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    model = new(cell, rng, dtype=np.float32)
+    model.save(tmp_path / "m.safetensors")
+    loaded = CharModel.load(tmp_path / "m.safetensors")
+    assert loaded.config() == model.config()
+    assert loaded.vocabulary.characters == CHARACTERS
+    for name, array in model.parameters.items():
+        assert_close(name, loaded.parameters[name], array, rel=0)
+    indices = rng.integers(0, 9, (T, B))
+    assert_close("logits", loaded(indices)[0], model(indices)[0], rel=0)
+    assert cell in repr(model)
+
+
+def test_sample_follows_the_probabilities(rng: np.random.Generator) -> None:
+    model = CharModel("abc", "rnn", 2, 3, rng=rng)
+    for array in model.parameters.values():
+        array[...] = 0
+    p = np.array([0.5, 0.3, 0.2])
+    model.parameters["decoder.bias"][...] = np.log(p)
+    text = model.sample("a", 4000, rng=rng)
+    share = np.bincount(model.vocabulary.encode(text), minlength=3) / 4000
+    assert np.abs(share - p).max() < 0.03  # four standard deviations
+    sharp = np.bincount(model.vocabulary.encode(model.sample("a", 4000, rng=rng, temperature=0.5)), minlength=3) / 4000
+    assert np.abs(sharp - p**2 / (p**2).sum()).max() < 0.03
+
+
+def test_sample_depends_on_the_prompt_and_repeats_by_seed(rng: np.random.Generator) -> None:
+    model = new("lstm", rng)
+    for name in ("embedding.weight", "decoder.weight"):
+        model.parameters[name] *= 20
+
+    def write(prompt: str) -> str:
+        return model.sample(prompt, 30, rng=np.random.default_rng(1), temperature=0.1)
+
+    assert write("abc") == write("abc")
+    assert write("abc") != write("e!!")
+    assert len(write("abc")) == 30
+    assert model.sample("a", 0, rng=rng) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"characters": "ba"}, "characters: expected each character once and sorted"),
+        ({"characters": "aab"}, "characters: expected each character once and sorted"),
+        ({"characters": ""}, "text: expected at least one character"),
+        ({"cell": "gru"}, "cell: expected 'rnn' or 'lstm'; got 'gru'"),
+        ({"hidden_size": 0}, "hidden_size: expected an integer of at least 1; got 0"),
+        ({"embedding_size": -1}, "embedding_size: expected an integer of at least 1; got -1"),
+        ({"backend": "abacus"}, "backend: unknown name 'abacus'; known: "),
+    ],
+)
+def test_refuses_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        CharModel(**({"characters": "ab", "cell": "rnn", "hidden_size": 2} | arguments))
+
+
+def test_refuses_input(rng: np.random.Generator) -> None:
+    model = new("rnn", rng)
+    with pytest.raises(ValueError, match=r"indices: expected shape \(time, batch\); got \(3,\)"):
+        model.forward(np.array([0, 1, 2]))
+    with pytest.raises(TypeError, match="indices: expected a NumPy array of integers"):
+        model(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="indices: expected values from 0 to 8; got 9"):
+        model(np.array([[9]]))
+    with pytest.raises(ValueError, match="character 'z'"):
+        model.sample("z", 3, rng=rng)
+    with pytest.raises(ValueError, match="prompt: expected at least one character"):
+        model.sample("", 3, rng=rng)
+    with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
+        model.sample("a", 3, rng=rng, temperature=0)
