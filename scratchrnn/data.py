@@ -22,7 +22,6 @@ import numpy as np
 from scratchrnn._typing import IntArray
 from scratchrnn._validate import check_positive_int, describe
 
-
 DEFAULT_TEXT_NAME = "Python's help texts (pydoc_data.topics)"
 
 

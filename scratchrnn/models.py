@@ -107,10 +107,14 @@ class CharModel(Module):
         self.rnn: RNN | LSTM = layer(*sizes, num_layers, dtype=dtype, backend=backend, rng=generator)
         self.decoder = Linear(hidden_size, len(characters), dtype=dtype, rng=generator)
         parts: dict[str, Module] = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
-        object.__setattr__(self, "parameters", {f"{part}.{name}": array for part, layer in parts.items()
-                                                for name, array in layer.parameters.items()})
+        object.__setattr__(
+            self,
+            "parameters",
+            {f"{part}.{name}": array for part, layer in parts.items() for name, array in layer.parameters.items()},
+        )
 
     def config(self) -> dict[str, Any]:
+        """Arguments that construct a model of this kind and size, without backend and rng."""
         return {
             "characters": self.vocabulary.characters,
             "cell": self.cell,

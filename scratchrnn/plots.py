@@ -5,8 +5,8 @@
         plots.gradient_by_distance(axes, {"RNN": rnn_norms, "LSTM": lstm_norms})
         figure.savefig("gradients.png")
 
-No pyplot, no global state: figures may be drawn in threads and without a display. Colours are those of Okabe and Ito,
-which people with any common colour blindness can tell apart, and lines carry their names, so that no legend is needed.
+No pyplot: figures need no display and are freed like any other object. Colours are those of Okabe and Ito, which people
+with any common colour blindness can tell apart, and lines carry their names, so that no legend is needed.
 """
 
 from __future__ import annotations

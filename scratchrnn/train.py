@@ -66,6 +66,7 @@ class Step:
 
     @property
     def characters_per_second(self) -> float:
+        """Speed of this step alone."""
         return self.characters / self.seconds
 
 

@@ -30,9 +30,11 @@ class Case:
     sizes: tuple[int, int, int, int] = (STEPS, BATCH, INPUTS, HIDDEN)
 
     def __str__(self) -> str:
-        on = [
-            name for name in ("bidirectional", "batch_first", "lengths") if getattr(self, name)
-        ] + ([] if self.bias else ["nobias"]) + ([f"proj{self.proj_size}"] if self.proj_size else [])
+        on = (
+            [name for name in ("bidirectional", "batch_first", "lengths") if getattr(self, name)]
+            + ([] if self.bias else ["nobias"])
+            + ([f"proj{self.proj_size}"] if self.proj_size else [])
+        )
         return "-".join([self.cell, f"l{self.num_layers}", *on])
 
     def layer(self, rng: np.random.Generator, dtype: Any) -> srnn.RNN | srnn.LSTM:
@@ -146,13 +148,9 @@ def by_torch(module: torch.nn.Module, case: Case, p: Problem) -> dict[str, np.nd
 def by_us(layer: srnn.RNN | srnn.LSTM, p: Problem, *, training: bool = True) -> dict[str, np.ndarray]:
     """The same, from ours."""
     trace = layer.forward(p.x, None if "state" in p.absent else _pair(p.state), p.lengths, training=training)
-    d_state = tuple(
-        None if name in p.absent else d for name, d in zip(("d_h_n", "d_c_n"), p.d_state, strict=False)
-    )
+    d_state = tuple(None if name in p.absent else d for name, d in zip(("d_h_n", "d_c_n"), p.d_state, strict=False))
     none = all(d is None for d in d_state)
-    grads = layer.backward(
-        trace, None if "d_output" in p.absent else p.d_output, None if none else _pair(d_state)
-    )
+    grads = layer.backward(trace, None if "d_output" in p.absent else p.d_output, None if none else _pair(d_state))
     found = {"output": trace.output, "dx": grads.input}
     finals = trace.state if isinstance(trace.state, tuple) else (trace.state,)
     initials = grads.state if isinstance(grads.state, tuple) else (grads.state,)

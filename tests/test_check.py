@@ -194,6 +194,15 @@ def test_each_cotangent_may_be_absent(kind: str, batch_first: bool, rng: np.rand
         assert report.ok, report
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_is_never_read(kind: str, rng: np.random.Generator) -> None:
+    x = draw(rng, 7, 3, 5)
+    for b, n in enumerate(LENGTHS):
+        x[n:, b] = np.nan
+    report = against_torch(make(kind, rng, **DEEP), x, lengths=LENGTHS)
+    assert report.ok, report
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_torch_module_and_tensors_are_taken(dtype: Any) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -202,6 +211,9 @@ def test_torch_module_and_tensors_are_taken(dtype: Any) -> None:
     x = torch.randn(7, 5, generator=generator, dtype=dtype)
     state = (torch.randn(2, 4, generator=generator, dtype=dtype), torch.randn(2, 4, generator=generator, dtype=dtype))
     report = against_torch(m, x, state)
+    assert report.ok, report
+    batch = torch.randn(7, 3, 5, generator=generator, dtype=dtype)
+    report = against_torch(m, batch, lengths=torch.tensor(LENGTHS), d_output=torch.ones(7, 3, 4, dtype=dtype))
     assert report.ok, report
     assert m.training
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in m.named_parameters())

@@ -67,7 +67,7 @@ def test_read_text_refuses(tmp_path: Path, data: bytes | None, error: type[Excep
     path = tmp_path / "bad.txt"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(error, match="bad.txt: ") as raised:
+    with pytest.raises(error, match=r"bad\.txt: ") as raised:
         read_text(path)
     assert message in str(raised.value)
 
@@ -90,7 +90,8 @@ def test_vocabulary_is_sorted_and_decode_undoes_encode(text: str, data: st.DataO
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("abxa", r"'x' \(U\+0078\) at position 2"), ("z", r"'z' .* at position 0"), ("a\U0001f600", "U")]
+    ("text", "named"),
+    [("abxa", r"'x' \(U\+0078\) at position 2"), ("z", r"'z' .* at position 0"), ("a\U0001f600", "U")],
 )
 def test_unknown_character_is_named(text: str, named: str) -> None:
     with pytest.raises(ValueError, match=f"text: character .*{named}"):

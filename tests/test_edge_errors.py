@@ -26,7 +26,11 @@ X = zeros(T, B, I)
 @pytest.mark.parametrize(
     ("x", "kind", "message"),
     [
-        (zeros(T, B, I, dtype=np.float64), TypeError, r"x: expected dtype float32; got float64 \(convert with x.astype"),
+        (
+            zeros(T, B, I, dtype=np.float64),
+            TypeError,
+            r"x: expected dtype float32; got float64 \(convert with x.astype",
+        ),
         (zeros(T, B, I, dtype=np.int64), TypeError, "x: expected dtype float32; got int64"),
         (zeros(T, B, I).astype(">f4"), TypeError, "x: expected dtype float32; got >f4"),
         ([[1.0]], TypeError, r"x: expected a NumPy array; got list \[\[1.0\]\]"),
@@ -46,7 +50,11 @@ def test_x(x: Any, kind: type[Exception], message: str) -> None:
 @pytest.mark.parametrize(
     ("state", "kind", "message"),
     [
-        (zeros(2, B, H), TypeError, r"state: expected a pair \(h_0, c_0\) for an LSTM; got an array of shape \(2, 5, 8\)"),
+        (
+            zeros(2, B, H),
+            TypeError,
+            r"state: expected a pair \(h_0, c_0\) for an LSTM; got an array of shape \(2, 5, 8\)",
+        ),
         ((zeros(2, B, H),), TypeError, r"state: expected a pair"),
         (
             (zeros(B, H), zeros(2, B, H)),
@@ -72,7 +80,9 @@ def test_state_of_other_shapes() -> None:
         rnn(X, zeros(2, B, H))
     with pytest.raises(TypeError, match=r"h_0: expected a NumPy array; got tuple"):
         rnn(X, (zeros(4, B, H), zeros(4, B, H)))
-    with pytest.raises(ValueError, match=r"h_0: expected shape \(1, 8\) for num_layers=1, no batch, hidden=8; got \(1, 1, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"h_0: expected shape \(1, 8\) for num_layers=1, no batch, hidden=8; got \(1, 1, 8\)"
+    ):
         srnn.RNN(I, H)(zeros(T, I), zeros(1, 1, H))
     projected = lstm(proj_size=4)
     with pytest.raises(ValueError, match=r"h_0: expected shape \(1, 5, 4\) .* hidden=8, proj=4; got \(1, 5, 8\)"):
@@ -83,7 +93,11 @@ def test_state_of_other_shapes() -> None:
     ("lengths", "kind", "message"),
     [
         ([7, 7, 7, 7], ValueError, r"lengths: expected shape \(5,\), one for each sample; got \(4,\)"),
-        ([7, 7, 0, 7, 7], ValueError, "lengths: expected values from 1 to 7, the number of time steps; got 0 at sample 2"),
+        (
+            [7, 7, 0, 7, 7],
+            ValueError,
+            "lengths: expected values from 1 to 7, the number of time steps; got 0 at sample 2",
+        ),
         ([7, 7, 7, 7, 8], ValueError, "got 8 at sample 4"),
         ([7, 7, 7, -1, 8], ValueError, "got -1 at sample 3"),
         ([7.0, 7, 7, 7, 7], TypeError, "lengths: expected integers; got dtype float64"),
@@ -149,7 +163,12 @@ def test_backward() -> None:
     trace = layer.forward(X)
     good = zeros(2, B, H)
     for d_output, d_state, kind, message in [
-        (zeros(T, B, 1), None, ValueError, r"d_output: expected shape \(7, 5, 8\) of the trace's output; got \(7, 5, 1\)"),
+        (
+            zeros(T, B, 1),
+            None,
+            ValueError,
+            r"d_output: expected shape \(7, 5, 8\) of the trace's output; got \(7, 5, 1\)",
+        ),
         (zeros(T, B, H, dtype=np.float64), None, TypeError, "d_output: expected dtype float32; got float64"),
         (1.0, None, TypeError, "d_output: expected a NumPy array; got float 1.0"),
         (None, good, TypeError, r"d_state: expected a pair \(d_h_n, d_c_n\)"),
@@ -170,7 +189,7 @@ def test_backward() -> None:
 def test_forward_options() -> None:
     with pytest.raises(TypeError, match="training: expected True or False; got int 1"):
         lstm().forward(X, training=1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="rng: expected a numpy.random.Generator for dropout masks"):
+    with pytest.raises(TypeError, match=r"rng: expected a numpy.random.Generator for dropout masks"):
         lstm(num_layers=2, dropout=0.5).forward(X, rng=srnn.rng.torch_manual_seed(0))  # type: ignore[arg-type]
 
 

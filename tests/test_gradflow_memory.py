@@ -203,6 +203,7 @@ def test_measure_decay_of_odd_curves() -> None:
     hump = measure_decay(np.array([1.0, 3.0, 0.5, 0.002, 0.03, 0.001]))
     assert (hump.horizon, hump.censored, hump.exploding) == (4, False, False)
     assert measure_decay(np.array([1.0, 0.5]), threshold=0.5).horizon == 1  # at least, not more than
+    assert measure_decay(np.array([1e-310, 1.0])).exploding  # a ratio beyond float64 is no warning
     for bad in (np.inf, np.nan):
         overflow = measure_decay(np.array([1.0, 4.0, 16.0, bad]))
         assert (overflow.exploding, overflow.censored, overflow.horizon) == (True, True, 3)

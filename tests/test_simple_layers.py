@@ -103,7 +103,7 @@ def test_bad_input() -> None:
         linear(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"d_output: expected shape \(2, 6\); got \(6,\)"):
         linear.backward(linear.forward(np.zeros((2, 3), np.float32)), np.zeros(6, np.float32))
-    with pytest.raises(TypeError, match="indices: expected a NumPy array of integers; got an array .* float64"):
+    with pytest.raises(TypeError, match=r"indices: expected a NumPy array of integers; got an array .* float64"):
         embedding(np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"indices: expected values from 0 to 5; got 6 at \(1, 0\)"):
         embedding(np.array([[0, 1], [6, -1]]))
@@ -111,7 +111,7 @@ def test_bad_input() -> None:
         embedding(np.array([-1]))
     with pytest.raises(ValueError, match="padding_idx: expected less than num_embeddings=6; got 6"):
         srnn.Embedding(6, 4, padding_idx=6)
-    with pytest.raises(ValueError, match="p: expected a number between 0 and 1; got -0.1"):
+    with pytest.raises(ValueError, match=r"p: expected a number between 0 and 1; got -0.1"):
         srnn.Dropout(-0.1)
-    with pytest.raises(TypeError, match="rng: expected a numpy.random.Generator for dropout masks"):
+    with pytest.raises(TypeError, match=r"rng: expected a numpy.random.Generator for dropout masks"):
         srnn.Dropout(0.5, rng=srnn.rng.torch_manual_seed(0)).forward(np.zeros((2, 3)))

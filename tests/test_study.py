@@ -1,12 +1,12 @@
+"""Running a study, stopping it, and its folder."""
+
 from __future__ import annotations
 
 import json
 import math
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import pytest
 from scratchrnn.data import split, unigram_entropy
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
-from scratchrnn.report import findings, render
+from scratchrnn.report import render
 from scratchrnn.study import Progress, Results, Settings, run
 from scratchrnn.study.folder import check_folder, is_study, weights, write_folder
 from scratchrnn.study.measure import measure
-from scratchrnn.study.record import FORMAT, summary, to_json
+from scratchrnn.study.record import to_json
 
 TEXT = "the quick brown fox <jumps> over the lazy dog & runs away;\nit was not seen again. " * 45
 SETTINGS = Settings(
@@ -52,7 +52,9 @@ def stop_at(match: Callable[[Progress], bool], times: int = 1) -> dict[str, Any]
 def test_both_models_are_trained_and_measured(whole: Results) -> None:
     assert whole.stopped is None
     assert whole.steps_done == SETTINGS.steps
-    assert whole.unigram_bits == pytest.approx(unigram_entropy(np.unique([*TEXT], return_inverse=True)[1]) / math.log(2))
+    assert whole.unigram_bits == pytest.approx(
+        unigram_entropy(np.unique([*TEXT], return_inverse=True)[1]) / math.log(2)
+    )
     for cell, one in whole.models.items():
         assert len(one.curve.bits) == len(one.curve.gradient_norm) == len(one.curve.seconds) == 6
         assert [step for step, _ in one.curve.validation] == [0, 2, 3, 5, 6]
@@ -127,6 +129,12 @@ def test_a_second_wish_skips_measuring() -> None:
     assert results.models["rnn"].after is None or results.models["lstm"].after is None
 
 
+def test_a_wish_during_the_last_measurement_before_training_is_heard() -> None:
+    results = run(TEXT, SETTINGS, **stop_at(lambda p: p.doing == "measure untrained" and p.cell == "lstm"))
+    assert results.models["lstm"].before is not None
+    assert (results.stopped, results.steps_done) == ("interrupted", 0)
+
+
 def test_divergence_ends_training_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = CharModel.forward
     calls = 0
@@ -177,152 +185,6 @@ def test_shortest_text(settings: Settings) -> None:
         assert run(text, replace(settings, steps=1)).steps_done == 1
 
 
-# --- what is written
-
-
-class Page(HTMLParser):
-    """Tags in balance, and every address."""
-
-    VOID = frozenset({"meta", "br", "link", "img", "hr"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.addresses: list[str] = []
-        self.ids: list[str] = []
-        self.counts: dict[str, int] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.addresses += [v or "" for k, v in attrs if k in {"src", "href", "xlink:href"}]
-        self.ids += [v or "" for k, v in attrs if k == "id"]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def read(html: bytes) -> Page:
-    page = Page()
-    page.feed(html.decode())
-    assert page.open == []
-    return page
-
-
-@pytest.fixture(scope="module")
-def files(whole: Results) -> dict[str, bytes]:
-    return render(whole)
-
-
-def test_report_is_one_page_that_needs_nothing_else(files: dict[str, bytes]) -> None:
-    page = read(files["report.html"])
-    assert page.addresses
-    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
-    text = files["report.html"].decode()
-    assert "url(http" not in text
-    assert "<script" not in text
-    assert page.counts["figure"] == 6
-    assert page.counts["svg"] == 12
-    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
-    # two figures of one id would clip one by the other's frame
-    clips = re.findall(r'<clipPath id="([^"]+)"', text)
-    assert len(clips) == len(set(clips)) > 6
-
-
-def test_report_escapes_the_text(files: dict[str, bytes], whole: Results) -> None:
-    text = files["report.html"].decode()
-    assert "fox &amp; &lt;dog&gt;.txt" in text
-    assert "<dog>" not in text
-    assert "<jumps>" not in text
-    for one in whole.models.values():
-        assert f"{one.curve.validation[-1][1]:.2f}" in text
-
-
-def test_figures_are_files_of_both_kinds(files: dict[str, bytes]) -> None:
-    names = {"loss", "gradients", "memory", "saturation", "gates", "states"}
-    assert {f"figures/{n}.{kind}" for n in names for kind in ("svg", "png")} == files.keys() - {"report.html"}
-    for name in names:
-        assert files[f"figures/{name}.svg"].rstrip().endswith(b"</svg>")
-        png = files[f"figures/{name}.png"]
-        width, height = struct.unpack(">II", png[16:24])
-        assert png[:4] == b"\x89PNG"
-        assert min(width, height) > 500
-
-
-@pytest.mark.parametrize(
-    ("match", "figures"),
-    [(lambda p: p.cell == "rnn", 0), (lambda p: p.doing == "train" and p.step == 0, 5), (lambda p: p.step == 2, 6)],
-)
-def test_report_of_what_was_reached(match: Callable[[Progress], bool], figures: int) -> None:
-    results = run(TEXT, SETTINGS, **stop_at(match))
-    files = render(results)
-    page = read(files["report.html"])
-    assert page.counts.get("figure", 0) == figures
-    assert b"This study did not run to its end: interrupted." in files["report.html"]
-    record = json.loads(to_json(results, files))
-    assert record["stopped"] == "interrupted"
-    assert record["steps_done"] == results.steps_done
-
-
-def test_json_holds_every_number(whole: Results) -> None:
-    record = json.loads(to_json(whole, ["results.json", "a"]))
-    assert (record["format"], record["version"], record["stopped"]) == (FORMAT, 1, None)
-    assert record["files"] == ["a", "results.json"]
-    assert record["text"]["characters"] == len(TEXT)
-    assert record["settings"]["hidden_size"] == 9
-    for cell, one in whole.models.items():
-        entry = record["models"][cell]
-        assert one.after is not None
-        assert entry["parameters"] == sum(a.size for a in one.model.parameters.values())
-        assert entry["training"]["bits"] == pytest.approx(one.curve.bits, rel=1e-5)
-        assert entry["after"]["text"]["input"] == pytest.approx(one.after.by_distance.input, rel=1e-5)
-        assert entry["after"]["random_input"]["seed_rule"] == one.after.memory.seed_rule
-        assert np.shape(entry["after"]["states"]["h"]) == one.after.h.shape
-        assert ("f" in entry["after"]["saturation"]) == (cell == "lstm")
-        assert entry["sample"] == one.sample
-        assert summary(whole)["models"][cell]["horizon_on_text"] == one.after.decay.horizon
-
-
-def test_json_has_null_for_what_is_no_number(whole: Results) -> None:
-    odd = replace(whole, seconds=math.nan, unigram_bits=math.inf)
-    record = json.loads(to_json(odd, []))
-    assert record["seconds"] is None
-    assert record["text"]["unigram_bits"] is None
-
-
-# --- what is found
-
-
-def test_findings_follow_the_numbers(whole: Results) -> None:
-    rnn, lstm = whole.models["rnn"], whole.models["lstm"]
-    assert rnn.after is not None
-    assert lstm.after is not None
-
-    def with_losses(first: float, second: float) -> str:
-        curves = [replace(m.curve, validation=[(0, 6.5), (6, v)]) for m, v in ((rnn, first), (lstm, second))]
-        models = {"rnn": replace(rnn, curve=curves[0]), "lstm": replace(lstm, curve=curves[1])}
-        return findings.learning(replace(whole, models=models, unigram_bits=4.0))
-
-    assert "the LSTM needs 2.00 bits" in with_losses(2.5, 2.0)
-    assert "ahead by 0.50 bits, 20%" in with_losses(2.5, 2.0)
-    assert "the RNN needs 1.00 bits" in with_losses(1.0, 2.0)
-    assert "no real difference" in with_losses(2.0, 2.01)
-    assert "learned less than that" in with_losses(5.0, 5.5)
-
-    def with_decay(**changes: Any) -> str:
-        after = replace(rnn.after, decay=replace(rnn.after.decay, **changes))  # type: ignore[type-var]
-        return findings.gradients(replace(whole, models={"rnn": replace(rnn, after=after), "lstm": lstm}))
-
-    assert "for 13 characters in the trained RNN" in with_decay(horizon=13, censored=False, exploding=False)
-    assert "grows on its way back" in with_decay(exploding=True)
-    assert "still above 1% at 20 characters" in with_decay(horizon=20, censored=True, exploding=False)
-
-
 # --- the folder
 
 
@@ -355,6 +217,23 @@ def test_a_study_is_replaced_and_other_files_stay(tmp_path: Path, study_files: d
     del files["figures/loss.svg"]
     write_folder(tmp_path / "s", files)
     assert everything(tmp_path / "s") == files | {"notes.txt": b"mine", "figures/mine.svg": b"mine"}
+
+
+def test_only_figures_of_the_old_study_are_removed(tmp_path: Path, study_files: dict[str, bytes]) -> None:
+    out = tmp_path / "s"
+    for listed in (
+        ["notes.txt", "../outside.txt", "figures/../../outside.txt", 7, "figures/old.svg"],
+        None,
+        "notes.txt",
+    ):
+        record = json.loads(study_files["results.json"]) | {"files": listed}
+        write_folder(out, study_files | {"results.json": json.dumps(record).encode(), "figures/old.svg": b"old"})
+        (out / "notes.txt").write_text("mine")
+        (tmp_path / "outside.txt").write_text("mine")
+        write_folder(out, study_files)
+        assert (out / "notes.txt").exists()
+        assert (tmp_path / "outside.txt").exists()
+        assert (out / "figures" / "old.svg").exists() == (not isinstance(listed, list))
 
 
 def test_foreign_folder_is_refused_unless_forced(tmp_path: Path, study_files: dict[str, bytes]) -> None:

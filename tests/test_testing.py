@@ -12,7 +12,9 @@ def test_message_names_worst_element() -> None:
     want = np.arange(1.0, 7.0).reshape(2, 3)
     got = want.copy()
     got[1, 0] += 0.5
-    with pytest.raises(AssertionError, match=r"dh: rms ratio 0.0524, max ratio 0.0833, .* worst at \(1, 0\): got 4.5, want 4.0"):
+    with pytest.raises(
+        AssertionError, match=r"dh: rms ratio 0.0524, max ratio 0.0833, .* worst at \(1, 0\): got 4.5, want 4.0"
+    ):
         assert_close("dh", got, want, rel=1e-3)
     assert_close("dh", got, want, rel=0.09)
 

@@ -49,7 +49,7 @@ def test_trajectory_equals_torch(cell: str, rng: np.random.Generator) -> None:
         assert step.characters == 15
         assert step.loss == pytest.approx(loss.item(), rel=TOLERANCE["trajectory"])
         assert step.gradient_norm == pytest.approx(norm.item(), rel=TOLERANCE["trajectory"])
-    assert 0 < clipped
+    assert clipped > 0
     for name, parameter in reference.named_parameters():
         assert_close(name, model.parameters[name], parameter.detach().numpy(), rel=TOLERANCE["trajectory"])
 

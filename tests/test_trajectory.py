@@ -60,9 +60,7 @@ def test_ten_steps(name: str, loss_name: str, rng: np.random.Generator) -> None:
         ours.step(gradients)
         got.append(loss)
 
-        packed = torch.nn.utils.rnn.pack_padded_sequence(
-            torch.tensor(x), torch.tensor(lengths), enforce_sorted=False
-        )
+        packed = torch.nn.utils.rnn.pack_padded_sequence(torch.tensor(x), torch.tensor(lengths), enforce_sorted=False)
         output, _ = torch.nn.utils.rnn.pad_packed_sequence(modules["lstm"](packed)[0], total_length=T)
         y = modules["head"](output)
         if loss_name == "cross_entropy":

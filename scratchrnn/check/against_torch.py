@@ -9,10 +9,11 @@ says how far the two lie apart, and a row whose oracle is out by more than the f
 
 where an error is `scratchrnn.testing.difference(got, truth).ratio`. torch's error is that of torch.nn or of the cell
 loop in float32, whichever is larger: both are torch, in two orders of summation, and one alone may be exact by luck.
-Where terms cancel, luck reaches further than the floor of four roundings. So if anything exceeds its bound, it is judged
-once more, with the floor multiplied by how many times that quantity amplifies a change of weights and inputs
-(`reference.amplification`): in the words of error analysis, our result must then be the exact one for inputs within four
-roundings. Beyond a sequence's end everything must be exactly zero, in either dtype.
+Where terms cancel, luck reaches further than the floor. So if anything exceeds its bound, it is judged once more, with
+the floor multiplied by what rounding every weight and input once does to that quantity (`reference.amplification`, in
+units of eps, if that is more than 1): no better result can be asked of arithmetic that rounds.
+
+Beyond a sequence's end everything must be exactly zero, in either dtype.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def against_torch(
         Of the module's dtype.
     state : array, or (h_0, c_0) for the LSTM, optional
         Zeros when absent.
-    lengths : sequence of int (B,), optional
+    lengths : sequence of int or torch tensor (B,), optional
     d_output : array, optional
         dL/d(output).
     d_state : array, or (d_h_n, d_c_n) for the LSTM, optional
@@ -81,19 +82,18 @@ def against_torch(
 
     Examples
     --------
-    >>> import pytest; _ = pytest.importorskip("torch")
-    >>> import numpy as np, scratchrnn as srnn
-    >>> from scratchrnn.check import against_torch
-    >>> lstm = srnn.LSTM(3, 4, bidirectional=True, dtype=np.float64, rng=np.random.default_rng(0))
-    >>> report = against_torch(lstm, np.random.default_rng(1).standard_normal((7, 2, 3)), lengths=[4, 7])
+    >>> import torch
+    >>> lstm = torch.nn.LSTM(3, 4, bidirectional=True, dtype=torch.float64)
+    >>> report = against_torch(lstm, torch.randn(7, 2, 3, dtype=torch.float64), lengths=[4, 7])
     >>> report.ok, len(report.rows), report["dc_l0_reverse"].ours < 1e-12
-    (True, 42, True)
+    (True, 37, True)
     """
     torch = require_torch()
     layer, theirs = _both(module, torch, backend)
     x = _array("x", x, torch)
     state, d_state = _state("state", state, torch), _state("d_state", d_state, torch)
     d_output = None if d_output is None else _array("d_output", d_output, torch)
+    lengths = lengths.tolist() if isinstance(lengths, torch.Tensor) else lengths
 
     trace = layer.forward(x, state, lengths, training=False)
     if d_output is None and d_state is None:
@@ -170,7 +170,7 @@ class _Oracle:
     truth: dict[str, FloatArray]  # float64
     loop: dict[str, float]  # how far the cell loop lies from torch.nn, where both have it
     torch: dict[str, float]  # torch's own error in float32; empty for float64
-    amplified: dict[str, float]  # how many times one rounding is amplified; empty unless asked for
+    amplified: dict[str, float]  # by how much roundings are amplified; empty unless asked for
 
     def allowed(self, key: str) -> float:
         if not self.torch:

@@ -106,7 +106,9 @@ def gradcheck(
     rng = rng or np.random.default_rng(0)
     base = forward(**point.arguments())
     flat = _leaves("output", base)
-    cotangents = {name: rng.standard_normal(_float64(name, array).shape) for name, array in flat.items()}
+    cotangents: dict[str, FloatArray] = {
+        name: rng.standard_normal(_float64(name, array).shape) for name, array in flat.items()
+    }
     gradients = _gradients(backward, _like("output", base, cotangents), {**arguments, **(parameters or {})})
 
     def outputs() -> dict[str, FloatArray]:

@@ -40,7 +40,8 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as what JSON can hold."""
-        head = {"kind": self.kind, "layers": self.layers, "directions": self.directions, "ragged": self.lengths}
+        lengths = "different" if self.lengths else "equal"
+        head = {"kind": self.kind, "layers": self.layers, "directions": self.directions, "lengths": lengths}
         return head | self.report.to_dict()
 
 

@@ -10,8 +10,8 @@ down, each sequence joining at its own end. `loop` is itself compared with `modu
 
 Both return values by name: output, h_n, c_n, dx, dh_0, dc_0, dweight_ih_l0 and so on; `loop` also h_l0, c_l0, i_l0,
 f_l0, g_l0, o_l0, a_l0, dh_l0, dc_l0, da_l0 per layer, with the suffix _reverse for the second direction. The latter are
-laid out as in `scratchrnn.trace`: time-major, in the direction's own order of steps, states with slot 0, zero beyond the
-end.
+laid out as in `scratchrnn.trace`: time-major, in the direction's own order of steps, states with slot 0, zero beyond
+the end.
 """
 
 from __future__ import annotations
@@ -133,17 +133,17 @@ def loop(m: Any, inputs: Inputs) -> dict[str, FloatArray]:
 
 
 def amplification(m: Any, inputs: Inputs, truth: dict[str, FloatArray]) -> dict[str, float]:
-    """Relative change of each value per relative change of every weight and input, in float64.
+    """How far each value moves when every weight and input is rounded once to float32, in units of eps(float32).
 
-    The largest of four evaluations, in each of which every number moves up or down by the same small part of itself, at
-    random. It is what rounding them costs a computation that makes no error of its own.
+    The largest of four evaluations in float64, in each of which every number moves by eps/2 of itself, up or down at
+    random. It is the error of a computation that makes none of its own.
     """
     torch = require_torch()
     rng = np.random.default_rng(0)  # a fixed set of directions: a verdict can be repeated
-    part = 2.0**-24  # half a unit in float32's last place: one rounding
+    eps = float(np.finfo(np.float32).eps)
 
     def moved(array: FloatArray) -> FloatArray:
-        return array * (1 + rng.choice([-part, part], array.shape))
+        return array * (1 + rng.choice([-eps / 2, eps / 2], array.shape))
 
     effects: list[dict[str, float]] = []
     for _ in range(4):
@@ -152,7 +152,7 @@ def amplification(m: Any, inputs: Inputs, truth: dict[str, FloatArray]) -> dict[
             for p in near.parameters():
                 p.copy_(torch.from_numpy(moved(p.numpy())))
         values = loop(near, inputs.each(moved))
-        effects.append({name: difference(values[name], truth[name]).ratio / (2 * part) for name in truth})
+        effects.append({name: difference(values[name], truth[name]).ratio / eps for name in truth})
     return {name: max(effect[name] for effect in effects) for name in truth}
 
 
@@ -203,8 +203,8 @@ def _leaf(array: FloatArray) -> Any:
 
 
 def _grad(tensor: Any) -> FloatArray:
-    values: FloatArray = tensor.detach().numpy()
-    return np.zeros_like(values) if tensor.grad is None else tensor.grad.numpy()  # type: ignore[no-any-return]
+    of: FloatArray = np.zeros_like(tensor.detach().numpy()) if tensor.grad is None else tensor.grad.numpy()
+    return of
 
 
 def _backward(inputs: Inputs, output: Any, final: tuple[Any, ...]) -> None:

@@ -23,7 +23,7 @@ class Row:
     torch : float or None
         torch's own error in float32; None in float64, where torch is the truth.
     amplified : float or None
-        How many times this quantity amplifies a change of weights and inputs; measured in float32, and only if
+        How far rounding every weight and input once moves the true value, in units of eps(float32); measured only if
         something in the report exceeds its first bound.
     allowed : float
         Bound on `ours`.

@@ -17,13 +17,13 @@ from scratchrnn import __version__
 from scratchrnn.cli.check import check
 from scratchrnn.cli.info import info
 from scratchrnn.cli.study import study
-from scratchrnn.cli.terminal import BAD_INPUT, INTERRUPTED, InputError, print_error
+from scratchrnn.cli.terminal import BAD_INPUT, FAILED, INTERRUPTED, InputError, print_error
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which typer ships under no name
 
 app = typer.Typer(
     name="scratchrnn",
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -86,5 +86,5 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         # the reader of a pipe has enough; without this Python complains once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return FAILED
     return code if isinstance(code, int) else 0

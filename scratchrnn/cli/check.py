@@ -11,7 +11,7 @@ import typer
 from scratchrnn.cli.terminal import FAILED, InputError, user_input
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from scratchrnn.check.grid import Check
 
@@ -106,12 +106,24 @@ def _run(
     except ImportError as error:
         raise InputError(str(error)) from None
     if path is None:
-        return list(check_grid(dtypes or DTYPES, seed, backend))
+        return _shown(check_grid(dtypes or DTYPES, seed, backend))
     if module:
         layer = layer_from_torch_file(path, nonlinearity or "tanh", prefix=prefix, trust=trust, backend=backend)
     else:
         layer = layer_from_safetensors(path, nonlinearity, prefix=prefix, backend=backend)
-    return list(check_layer(path.name, layer, dtypes, seed))
+    return _shown(check_layer(path.name, layer, dtypes, seed))
+
+
+def _shown(checks: Iterator[Check]) -> list[Check]:
+    """All of them; on a terminal, what is at hand while they run."""
+    from rich.console import Console
+
+    done: list[Check] = []
+    with Console(stderr=True).status("comparing with torch") as status:
+        for one in checks:
+            done.append(one)
+            status.update(f"compared {one.title}")
+    return done
 
 
 def _facts(checks: Sequence[Check], seed: int) -> dict[str, object]:

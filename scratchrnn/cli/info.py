@@ -25,9 +25,7 @@ def info(
     Examples:
 
         $ scratchrnn info
-
         $ scratchrnn info --json | jq .backends
-
         $ OMP_NUM_THREADS=2 scratchrnn info
     """
     facts = collect()
@@ -120,7 +118,9 @@ def _print(facts: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     table.add_row("scratchrnn", facts["scratchrnn"])
     table.add_row("python", f"{facts['python']} on {facts['platform']}")
-    table.add_row("packages", ", ".join(f"{n} {v}" if v else f"{n} not installed" for n, v in facts["packages"].items()))
+    table.add_row(
+        "packages", ", ".join(f"{n} {v}" if v else f"{n} not installed" for n, v in facts["packages"].items())
+    )
     table.add_row("cpu", f"{cpu['name']}, {cpu['usable_cores']} of {cpu['cores']} cores usable")
     table.add_row("simd", " ".join(cpu["features"]) or "not known")
     threads = "threads not known" if blas["threads"] is None else f"{blas['threads']} threads"
@@ -131,5 +131,7 @@ def _print(facts: dict[str, Any]) -> None:
         state = "[green]usable[/]" if backend["usable"] else f"[red]not usable[/]: {backend['why_not']}"
         default = ", default" if backend["default"] else ""
         devices = ", ".join(backend["devices"])
-        table.add_row("backends" if n == 0 else "", f"{backend['name']} ({devices}{default}): {state}. {backend['summary']}")
+        table.add_row(
+            "backends" if n == 0 else "", f"{backend['name']} ({devices}{default}): {state}. {backend['summary']}"
+        )
     Console(highlight=False, soft_wrap=False).print(table)

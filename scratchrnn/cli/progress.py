@@ -1,4 +1,4 @@
-"""What a study shows while it runs, on stderr: bars on a terminal, plain lines elsewhere; and its outcome, on stdout."""
+"""What a study shows as it runs, on stderr: bars on a terminal, plain lines elsewhere; and its outcome, on stdout."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Display:
         for key, title in (
             ("bits", f"bits per character, held out (no context: {found['unigram_bits']:.2f})"),
             ("horizon_on_text", "gradient horizon on the text, characters"),
-            ("seed_rule", "effective memory, 1 % of the largest gradient, random input"),
+            ("seed_rule", "effective memory, 1% of the largest gradient, random input"),
             ("horizon_on_random_input", "effective memory, corrected, random input"),
         ):
             table.add_row(title, *(_cell(model[key], key) for model in found["models"].values()))
@@ -96,7 +96,9 @@ class Display:
 
 
 def _losses(report: Report) -> str:
-    return f"{report.bits:5.2f} bits, held out {report.validation_bits:.2f}, {report.characters_per_second / 1000:.0f}k/s"
+    return (
+        f"{report.bits:5.2f} bits, held out {report.validation_bits:.2f}, {report.characters_per_second / 1000:.0f}k/s"
+    )
 
 
 def _cell(value: Any, key: str) -> str:

@@ -16,7 +16,7 @@ import typer
 from scratchrnn.cli.terminal import FAILED, INTERRUPTED, print_error, user_input
 
 if TYPE_CHECKING:
-    from scratchrnn.study import Results
+    pass
 
 
 def study(
@@ -25,8 +25,10 @@ def study(
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")] = Path("scratchrnn-study"),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer steps: seconds.")] = False,
-    hidden: Annotated[int | None, typer.Option(metavar="N", help="Hidden units of each model.  [128; quick: 64]")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of each model.  [1200; quick: 250]")] = None,
+    hidden: Annotated[
+        int | None, typer.Option(metavar="N", help="Hidden units of each model.  [128; quick: 64]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of each model.  [1200; quick: 200]")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
     backend: Annotated[str | None, typer.Option(metavar="NAME", help="See `scratchrnn info`.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
@@ -40,18 +42,15 @@ def study(
     Examples:
 
         $ scratchrnn study
-
         $ scratchrnn study --quick --out /tmp/look
-
         $ scratchrnn study --text book.txt --hidden 256 --steps 3000 --out book
-
         $ scratchrnn study --quick --json | jq .models.lstm.bits
     """
     from scratchrnn import backends, data
     from scratchrnn.cli.progress import Display
     from scratchrnn.report import render
     from scratchrnn.study import Settings, run
-    from scratchrnn.study.folder import RESULTS, check_folder, weights, write_folder
+    from scratchrnn.study.folder import RESULTS, check_folder, is_study, weights, write_folder
     from scratchrnn.study.record import summary, to_json
 
     with user_input():
@@ -66,6 +65,9 @@ def study(
     name = data.DEFAULT_TEXT_NAME if text is None else text.name
     with asked_to_stop() as wishes, Display(settings) as display:
         results = run(source, settings, text_name=name, tell=display.tell, stop=wishes)
+        if results.stopped and not results.steps_done and is_study(out):
+            print_error(f"{results.stopped} before the first step; {out} is as it was")
+            raise typer.Exit(INTERRUPTED if wishes() else FAILED)
         display.say("writing the report" if not results.stopped else f"{results.stopped}; writing what was reached")
         files = render(results) | weights(results)
         files[RESULTS] = to_json(results, [*files, RESULTS])
@@ -91,6 +93,7 @@ class Wishes:
         self.count = 0
 
     def __call__(self) -> int:
+        """How often until now."""
         return self.count
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -187,7 +187,8 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
             f"norms: expected a finite norm above 0 at distance 0, which the others are compared with; got {first}"
         )
 
-    ratio = norms.astype(np.float64) / first
+    with np.errstate(over="ignore"):
+        ratio = norms.astype(np.float64) / first
     finite = bool(np.isfinite(ratio).all())
     reached = np.flatnonzero(~(ratio < threshold))  # NaN, which overflow leaves behind, counts as reached
     horizon = int(reached[-1])

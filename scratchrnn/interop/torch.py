@@ -103,9 +103,8 @@ def from_module(m: Any, *, backend: str | None = None, rng: Rng | None = None) -
 
     Examples
     --------
-    >>> import pytest; torch = pytest.importorskip("torch")
-    >>> lstm = from_module(torch.nn.LSTM(3, 4, num_layers=2))
-    >>> lstm
+    >>> import torch
+    >>> from_module(torch.nn.LSTM(3, 4, num_layers=2))
     LSTM(input_size=3, hidden_size=4, num_layers=2, bias=True, batch_first=False, dropout=0.0, bidirectional=False,
     proj_size=0, dtype=float32)
     """

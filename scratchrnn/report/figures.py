@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn.report.findings import NAMES, measured, sign_changes
+from scratchrnn.report.findings import NAMES, measured, relative, sign_changes
 from scratchrnn.study import Results
 
 WIDE, NARROW = 8.0, 3.75  # inches, 96 pixels each on the page
@@ -57,7 +57,9 @@ def draw(name: str, results: Results) -> Drawing:
     with plots.style():
         wide, narrow = (DRAWINGS[name](results, width) for width in (WIDE, NARROW))
         svg = _save(wide, f"{name}-wide")
-        return Drawing(_for_page(svg), _for_page(_save(narrow, f"{name}-narrow")), _on_white(svg), _save(wide, name, "png"))
+        return Drawing(
+            _for_page(svg), _for_page(_save(narrow, f"{name}-narrow")), _on_white(svg), _save(wide, name, "png")
+        )
 
 
 def _save(figure: Figure, salt: str, kind: str = "svg") -> bytes:
@@ -126,7 +128,7 @@ def _memory(results: Results, width: float) -> Figure:
 def _by_distance(width: float, now: dict[str, FloatArray], before: list[FloatArray], xlabel: str) -> Figure:
     figure, ax = plots.figure(width, 3.8)
     for color, norms in zip(plots.PALETTE, before, strict=False):
-        ax.plot(norms / norms[0], color=color, linestyle=(0, (1, 1.6)), linewidth=1.4)
+        ax.plot(relative(norms), color=color, linestyle=(0, (1, 1.6)), linewidth=1.4)
     plots.gradient_by_distance(ax, now)
     ax.set_xlabel(xlabel)
     ax.set_ylabel("Gradient norm, relative")
@@ -151,6 +153,7 @@ def _gates(results: Results, width: float) -> Figure:
 def _states(results: Results, width: float) -> Figure:
     now = measured(results)[0]
     rnn, lstm = now["rnn"], now["lstm"]
+    panels: list[tuple[str, FloatArray, IntArray, float | None]]
     panels = [("RNN, h", rnn.h, _slow_first(rnn.h), None), ("LSTM, h", lstm.h, _slow_first(lstm.h), None)]
     if lstm.c is not None:
         panels.append(("LSTM, c", lstm.c, _slow_first(lstm.h), CELL_LIMIT))
@@ -184,6 +187,10 @@ def drawable(results: Results) -> list[str]:
     names = []
     if all(len(one.curve.validation) > 1 or one.curve.bits for one in results.models.values()):
         names.append("loss")
-    if measured(results)[0]:
-        names += ["gradients", "memory", "saturation", "gates", "states"]
+    now = measured(results)[0].values()
+    if now:
+        # with every unit saturated there is no gradient to draw
+        names += ["gradients"] if all(m.by_distance.input[0] > 0 for m in now) else []
+        names += ["memory"] if all(m.memory.by_distance[0] > 0 for m in now) else []
+        names += ["saturation", "gates", "states"]
     return names

@@ -39,9 +39,10 @@ def learning(results: Results) -> str:
             f"the {NAMES[better]} is ahead by {lead:.2f} bits, {lead / last[worse]:.0%}."
         )
     below = results.unigram_bits - last[better]
-    text += (
-        f" A guess that knows only how frequent each character is needs {results.unigram_bits:.2f}"
-        + (f", {results.unigram_bits / last[better]:.1f} times as many." if below > CLOSE else ": they learned less than that.")
+    text += f" A guess that knows only how frequent each character is needs {results.unigram_bits:.2f}" + (
+        f", {results.unigram_bits / last[better]:.1f} times as many."
+        if below > CLOSE
+        else ": they learned less than that."
     )
     for cell, one in results.models.items():
         step, best = min(one.curve.validation, key=lambda point: point[1])
@@ -77,11 +78,17 @@ def gradients(results: Results) -> str:
     if changes:
         text += f" Training moved that horizon {' and '.join(changes)}."
     far = results.settings.distance // 2
-    left = {NAMES[cell]: float(m.by_distance.input[far] / m.by_distance.input[0]) for cell, m in now.items()}
+    left = {NAMES[cell]: float(relative(m.by_distance.input)[far]) for cell, m in now.items()}
     if all(0 < value < 0.01 for value in left.values()):
         parts = [f"{_power(value)} of it in the {name}" for name, value in left.items()]
         text += f" At {far} characters there is {' and '.join(parts)}."
     return text
+
+
+def relative(norms: FloatArray) -> FloatArray:
+    """Norms by distance over that at distance 0; zeros where that is 0, as it is if every unit is saturated."""
+    ratio: FloatArray = norms / norms[0] if norms[0] > 0 else np.zeros_like(norms)
+    return ratio
 
 
 def _power(value: float) -> str:
@@ -96,20 +103,24 @@ def memory(results: Results) -> str:
         return "Nothing was measured."
     rnn, lstm = now["rnn"], now["lstm"]
     text = (
-        f"The familiar rule counts {rnn.memory.seed_rule} steps in the {when} RNN and {lstm.memory.seed_rule} in the LSTM; "
-        f"the corrected measure says {rnn.memory.horizon} and {lstm.memory.horizon}."
+        f"The familiar rule counts {rnn.memory.seed_rule} steps in the {when} RNN and {lstm.memory.seed_rule} in the "
+        f"LSTM; the corrected measure says {rnn.memory.horizon} and {lstm.memory.horizon}."
     )
     limit = results.settings.trial_length
     full = [NAMES[cell] for cell, m in now.items() if m.memory.seed_rule >= limit]
     if full:
         text += f" For the {' and the '.join(full)}, {limit} is all that can be counted, so the truth may lie beyond."
     exploding = [NAMES[cell] for cell, m in now.items() if m.memory.exploding]
-    peaks = {NAMES[cell]: m.memory.by_distance / m.memory.by_distance[0] for cell, m in now.items()}
-    for name, ratio in peaks.items():
-        if ratio.max() > 2:
-            text += f" In the {name} it does not fade at all: at {ratio.argmax()} steps it is {ratio.max():.0f} times as large."
+    for cell, m in now.items():
+        ratio = relative(m.memory.by_distance)
+        at = int(ratio.argmax())
+        if np.isfinite(ratio[at]) and ratio[at] > 2:
+            size = f"{ratio[at]:.0f} times as large at {at} steps"
+            text += f" In the {NAMES[cell]} the gradient grows on its way: {size}."
     if exploding:
-        text += f" In the {' and the '.join(exploding)} the gradient explodes on random input: these counts mean little."
+        text += (
+            f" In the {' and the '.join(exploding)} the gradient explodes on random input: these counts mean little."
+        )
     elif any(not 1 / 1.5 < m.memory.horizon / max(m.decay.horizon, 1) < 1.5 for m in now.values()):
         text += (
             " The text itself gives another picture than random input: "
@@ -157,8 +168,8 @@ def states(results: Results) -> str:
     medians = [f"{np.median(c):g} times in the {name}" for name, c in changes.items()]
     never = [f"{_count(int((c == 0).sum()), len(c), 'unit')} of the {name}" for name, c in changes.items()]
     text = (
-        f"Over these {len(rnn.text)} characters the median unit of the {when} models changes sign {' and '.join(medians)}; "
-        f"{' and '.join(never)} never do."
+        f"Over these {len(rnn.text)} characters the median unit of the {when} models changes sign "
+        f"{' and '.join(medians)}; {' and '.join(never)} never do."
     )
     moves = {"RNN's h": _movement(rnn.h), "LSTM's h": _movement(lstm.h)}
     if lstm.c is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -15,33 +17,73 @@ from scratchrnn.study.record import environment
 
 TAG = re.compile(r"<[^>]*>")
 
-SECTIONS = (
-    ("Learning", findings.learning, ("loss",),
-     "Thick lines: loss on the tenth of the text held out. Thin lines: loss of each training window. Both models read the "
-     "same windows in the same order, carry their state from one to the next, and follow the gradient back through "
-     "$window characters."),
-    ("How far back the gradient reaches", findings.gradients, ("gradients",),
-     "The gradient of the loss of one prediction with respect to what was read k characters earlier, its norm averaged "
-     "over $sequences places in the text held out, on a logarithmic scale. The dots mark the last distance at which one "
-     "percent is left. Dotted: the same before training."),
-    ("Effective memory", findings.memory, ("memory",),
-     "The same on $trials random inputs of $trial_length steps instead of text. The familiar rule counts the steps whose gradient exceeds one "
-     "percent of the largest; since it adds up all units, their signs cancel, and it looks no further than the input is "
-     "long. The corrected measure follows random directions, compares with distance 0 and says when it hit that limit "
-     "(+) or the gradient exploded (!). The last column is the same measure on the text itself."),
-    ("Saturation", findings.saturation, ("saturation", "gates"),
-     "Share of the time, over $sequences places of the text held out, that values sit at an end of their range, where a "
-     "squashing function passes almost no gradient. Left: below −0.95, for gates closed below 0.1. Right: above 0.95, for "
-     "gates open above 0.9. In the lower figure each point is one gate of one unit; an open forget gate is "
-     "what keeps a memory."),
-    ("Hidden states, character by character", findings.states, ("states",),
-     "One row for each unit, one column for each character of a stretch that neither model has seen; ␣ is a space and ⏎ a "
-     "line end. Units that seldom change sign stand on top; h and c of the LSTM have their sign in common and stand in one "
-     "order. The colours for c end at ±3, beyond which h cannot tell values apart."),
-    ("What they write", findings.samples, (),
-     "Both read the same $prompt characters of the text held out, of which the end is shown in grey, and go on from there "
-     "at temperature 0.8."),
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: what was found, worked out from the results, the figures, and how it was measured."""
+
+    title: str
+    finding: Callable[[Results], str]
+    how: str  # with $names of settings
+    figures: tuple[str, ...] = ()
+    more: Callable[[Results], str] = lambda results: ""
+
+
+def _sections() -> list[Section]:
+    return [
+        Section(
+            "Learning",
+            findings.learning,
+            """Thick lines: loss on the tenth of the text held out. Thin lines: loss of each training window. Both
+            models read the same windows in the same order, carry their state from one to the next, and follow
+            the gradient back through $window characters.""",
+            figures=("loss",),
+        ),
+        Section(
+            "How far back the gradient reaches",
+            findings.gradients,
+            """The gradient of the loss of one prediction with respect to what was read that many characters
+            earlier, its norm averaged over $sequences places in the text held out, on a logarithmic scale. The
+            dots mark the last distance at which one percent is left. Dotted: the same before training.""",
+            figures=("gradients",),
+        ),
+        Section(
+            "Effective memory",
+            findings.memory,
+            """The same on $trials random inputs of $trial_length steps instead of text. The familiar rule counts
+            the steps whose gradient exceeds one percent of the largest; since it adds up all units, their signs
+            cancel, and it looks no further than the input is long. The corrected measure follows random
+            directions, compares with distance 0 and says when it hit that limit (+) or the gradient exploded
+            (!). The last column is the same measure on the text itself.""",
+            figures=("memory",),
+            more=_memory_table,
+        ),
+        Section(
+            "Saturation",
+            findings.saturation,
+            """Share of the time, over $sequences places in the text held out, that values sit at an end of their
+            range, where a squashing function passes almost no gradient. Left: below −0.95, for gates closed
+            below 0.1. Right: above 0.95, for gates open above 0.9. In the lower figure each point is one gate
+            of one unit; an open forget gate is what keeps a memory.""",
+            figures=("saturation", "gates"),
+        ),
+        Section(
+            "Hidden states, character by character",
+            findings.states,
+            """One row for each unit, one column for each character of a stretch that neither model has seen; ␣ is
+            a space and ⏎ a line end. Units that seldom change sign stand on top; h and c of the LSTM have their
+            sign in common and stand in one order. The colours for c end at ±3, beyond which h cannot tell
+            values apart.""",
+            figures=("states",),
+        ),
+        Section(
+            "What they write",
+            findings.samples,
+            """Both read the same $prompt characters of the text held out, of which the end is shown in grey, and
+            go on from there at temperature 0.8.""",
+            more=_samples,
+        ),
+    ]
 
 
 def render(results: Results) -> dict[str, bytes]:
@@ -61,7 +103,7 @@ def _page(results: Results, drawings: dict[str, Drawing]) -> str:
         lead=_lead(results),
         notice=_notice(results),
         strip=_strip(results),
-        sections="\n".join(_section(results, drawings, n) for n in range(len(SECTIONS))),
+        sections="\n".join(_section(results, drawings, section) for section in _sections()),
         details=_details(results),
     )
 
@@ -81,8 +123,9 @@ def _notice(results: Results) -> str:
     reached = f"{results.steps_done:,} of {results.settings.steps:,} training steps were reached"
     when = measured(results)[1] or "no"
     return (
-        f'<p class="notice" role="status"><strong>This study did not run to its end: {escape(results.stopped)}.</strong> '
-        f"{reached}. All that follows is what was found until then; the measurements are of the {when} models.</p>"
+        '<p class="notice" role="status"><strong>This study did not run to its end: '
+        f"{escape(results.stopped)}.</strong>"
+        f" {reached}. All that follows is what was found until then; the measurements are of the {when} models.</p>"
     )
 
 
@@ -94,11 +137,21 @@ def _strip(results: Results) -> str:
         tiles.append(_tile("Bits per unseen character", last, f"{results.unigram_bits:.2f} without context"))
     if now:
         tiles += [
-            _tile("Gradient reach, on the text", {c: _mark(m.decay.horizon, m.decay.censored, m.decay.exploding)
-                                              for c, m in now.items()}, "characters back to 1%"),
-            _tile("Gradient reach, on random input", {c: _mark(m.memory.horizon, m.memory.censored, m.memory.exploding)
-                                             for c, m in now.items()}, "steps back to 1%"),
-            _tile("Saturated hidden values", {c: f"{m.saturation.rate:.0%}" for c, m in now.items()}, f"beyond ±0.95, {when}"),
+            _tile(
+                "Gradient reach, on the text",
+                {c: _mark(m.decay.horizon, m.decay.censored, m.decay.exploding) for c, m in now.items()},
+                "characters back to 1%",
+            ),
+            _tile(
+                "Gradient reach, on random input",
+                {c: _mark(m.memory.horizon, m.memory.censored, m.memory.exploding) for c, m in now.items()},
+                "steps back to 1%",
+            ),
+            _tile(
+                "Saturated hidden values",
+                {c: f"{m.saturation.rate:.0%}" for c, m in now.items()},
+                f"beyond ±0.95, {when}",
+            ),
         ]
     return "\n".join(tiles)
 
@@ -114,20 +167,17 @@ def _mark(horizon: int, censored: bool, exploding: bool) -> str:
     return f"{horizon}{'!' if exploding else '+' if censored else ''}"
 
 
-def _section(results: Results, drawings: dict[str, Drawing], number: int) -> str:
-    title, finding, names, explanation = SECTIONS[number]
-    found = finding(results)
-    body = [f"<h2>{title}</h2>", f'<p class="finding">{found}</p>']
-    body += [_figure(drawings[name], f"{title}. {found}") for name in names if name in drawings]
-    if finding is findings.memory:
-        body.append(_memory_table(results))
-    if finding is findings.samples:
-        body.append(_samples(results))
+def _section(results: Results, drawings: dict[str, Drawing], section: Section) -> str:
+    found = section.finding(results)
+    figures = [_figure(drawings[name], f"{section.title}. {found}") for name in section.figures if name in drawings]
     s = results.settings
-    told = Template(explanation).substitute(
+    how = Template(section.how).substitute(
         window=s.window, sequences=s.sequences, trials=s.trials, trial_length=s.trial_length, prompt=len(results.prompt)
     )
-    return f"<article>{''.join(body)}<p class=\"how\">{told}</p></article>"
+    return (
+        f'<article><h2>{section.title}</h2><p class="finding">{found}</p>{"".join(figures)}{section.more(results)}'
+        f'<p class="how">{how}</p></article>'
+    )
 
 
 def _figure(drawing: Drawing, words: str) -> str:
@@ -168,18 +218,20 @@ def _samples(results: Results) -> str:
 def _details(results: Results) -> str:
     s, env = results.settings, environment(results)
     first = next(iter(results.models.values()))
+    sizes = ", ".join(f"{NAMES[cell]} {_size(one):,}" for cell, one in results.models.items())
+    speeds = ", ".join(f"{NAMES[cell]} {_speed(results, one)}" for cell, one in results.models.items())
     rows = {
         "Text": f"{results.text_name}; {results.text_length:,} characters, {results.vocabulary_size} distinct",
         "SHA-256 of the text": results.text_sha256,
-        "Models": "; ".join(f"{NAMES[c]} {_size(one):,} parameters" for c, one in results.models.items())
-        + f"; embedding {s.embedding_size}, hidden {s.hidden_size}, {first.model.dtype.name}",
-        "Training": f"{results.steps_done:,} of {s.steps:,} steps of {s.batch} × {s.window} characters; Adam, learning rate "
-        f"{s.learning_rate:g} falling to a tenth; gradient norm clipped at {s.max_norm:g}; seed {s.seed}",
+        "Models": f"embedding {s.embedding_size}, hidden {s.hidden_size}, {first.model.dtype.name}; "
+        f"parameters: {sizes}",
+        "Training": f"{results.steps_done:,} of {s.steps:,} steps of {s.batch} × {s.window} characters; Adam, learning "
+        f"rate {s.learning_rate:g} falling to a tenth; gradient norm clipped at {s.max_norm:g}; seed {s.seed}",
         "Left out": f"{results.dropped:,} characters at the ends of the {s.batch} rows, which fill no window",
-        "Time": f"{results.seconds:.0f} s; " + ", ".join(f"{NAMES[c]} {_speed(results, one)}" for c, one in results.models.items()),
+        "Time": f"{results.seconds:.0f} s; training: {speeds}",
         "Computed with": f"scratchrnn {env['scratchrnn']} ({env['backend']} backend), NumPy {env['numpy']}, "
         f"Python {env['python']}, {env['platform']}",
-    }  # fmt: skip
+    }
     return "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in rows.items())
 
 

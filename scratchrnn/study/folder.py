@@ -93,5 +93,6 @@ def _figures_of(folder: Path) -> list[str]:
     """Names of the figures that the study in this folder wrote, and no other file's."""
     if not is_study(folder):
         return []
-    listed = json.loads((folder / RESULTS).read_bytes()).get("files", [])
-    return [name for name in listed if Path(name).parent == Path(FIGURES)]
+    listed = json.loads((folder / RESULTS).read_bytes()).get("files")
+    names = listed if isinstance(listed, list) else []
+    return [name for name in names if isinstance(name, str) and Path(name).parent == Path(FIGURES)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
-from scratchrnn._typing import IntArray
+from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.dynamics import saturation
 from scratchrnn.gradflow import effective_memory, gradient_by_distance, measure_decay
 from scratchrnn.losses import cross_entropy
@@ -27,7 +29,7 @@ def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measure
     # each sequence's own loss, so that norms do not depend on how many sequences there are
     _, d_logits = cross_entropy(trace.logits[-1], codes[-1], reduction="sum")
     last = model.decoder.forward(np.ascontiguousarray(trace.rnn.output[-1]))
-    d_last = model.decoder.backward(last, d_logits).input
+    d_last = cast(FloatArray, model.decoder.backward(last, d_logits).input)
     by_distance = gradient_by_distance(model.rnn, trace.rnn, d_last)
 
     picture = slice(warm_up, warm_up + min(PICTURE, distance))

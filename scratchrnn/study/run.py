@@ -113,7 +113,8 @@ def run(
             results.stopped = str(error)
         if results.stopped and not results.steps_done:
             break
-        patience = min(stop(), 1)  # training may be cut short: what it reached is measured all the same
+        if results.steps_done:
+            patience = min(stop(), 1)  # training may be cut short: what it reached is measured all the same
     results.seconds = time.perf_counter() - start
     return results
 

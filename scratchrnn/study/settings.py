@@ -64,8 +64,15 @@ class Settings:
     @classmethod
     def quick(cls, **changes: int | str | None) -> Settings:
         """A look in seconds: smaller models, fewer steps, shorter distances."""
-        small = {"steps": 300, "hidden_size": 64, "embedding_size": 32, "distance": 100, "sequences": 32, "learning_rate": 2e-2,
-                 "validate_every": 25}
+        small = {
+            "steps": 200,
+            "hidden_size": 64,
+            "embedding_size": 32,
+            "distance": 100,
+            "sequences": 32,
+            "learning_rate": 2e-2,
+            "validate_every": 25,
+        }
         return cls(**(small | changes))  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:

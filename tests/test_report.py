@@ -1,0 +1,168 @@
+"""What a study tells people and programs: the page, its figures, its sentences, results.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scratchrnn.report import findings, render
+from scratchrnn.study import Progress, Results, run
+from scratchrnn.study.record import FORMAT, summary, to_json
+from tests.test_study import SETTINGS, TEXT, stop_at
+
+
+@pytest.fixture(scope="module")
+def whole() -> Results:
+    return run(TEXT, SETTINGS, text_name="fox & <dog>.txt")
+
+
+class Page(HTMLParser):
+    """Tags in balance, and every address."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.counts: dict[str, int] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.addresses += [v or "" for k, v in attrs if k in {"src", "href", "xlink:href"}]
+        self.ids += [v or "" for k, v in attrs if k == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(html: bytes) -> Page:
+    page = Page()
+    page.feed(html.decode())
+    assert page.open == []
+    return page
+
+
+@pytest.fixture(scope="module")
+def files(whole: Results) -> dict[str, bytes]:
+    return render(whole)
+
+
+def test_report_is_one_page_that_needs_nothing_else(files: dict[str, bytes]) -> None:
+    page = read(files["report.html"])
+    assert page.addresses
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
+    text = files["report.html"].decode()
+    assert "url(http" not in text
+    assert "<script" not in text
+    assert page.counts["figure"] == 6
+    assert page.counts["svg"] == 12
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+    # two figures of one id would clip one by the other's frame
+    clips = re.findall(r'<clipPath id="([^"]+)"', text)
+    assert len(clips) == len(set(clips)) > 6
+
+
+def test_report_escapes_the_text(files: dict[str, bytes], whole: Results) -> None:
+    text = files["report.html"].decode()
+    assert "fox &amp; &lt;dog&gt;.txt" in text
+    assert "<dog>" not in text
+    assert "<jumps>" not in text
+    for one in whole.models.values():
+        assert f"{one.curve.validation[-1][1]:.2f}" in text
+
+
+def test_figures_are_files_of_both_kinds(files: dict[str, bytes]) -> None:
+    names = {"loss", "gradients", "memory", "saturation", "gates", "states"}
+    assert {f"figures/{n}.{kind}" for n in names for kind in ("svg", "png")} == files.keys() - {"report.html"}
+    for name in names:
+        assert files[f"figures/{name}.svg"].rstrip().endswith(b"</svg>")
+        png = files[f"figures/{name}.png"]
+        width, height = struct.unpack(">II", png[16:24])
+        assert png[:4] == b"\x89PNG"
+        assert min(width, height) > 500
+
+
+@pytest.mark.parametrize(
+    ("match", "figures"),
+    [(lambda p: p.cell == "rnn", 0), (lambda p: p.doing == "train" and p.step == 0, 5), (lambda p: p.step == 2, 6)],
+)
+def test_report_of_what_was_reached(match: Callable[[Progress], bool], figures: int) -> None:
+    results = run(TEXT, SETTINGS, **stop_at(match))
+    files = render(results)
+    page = read(files["report.html"])
+    assert page.counts.get("figure", 0) == figures
+    assert b"This study did not run to its end: interrupted." in files["report.html"]
+    record = json.loads(to_json(results, files))
+    assert record["stopped"] == "interrupted"
+    assert record["steps_done"] == results.steps_done
+
+
+def test_json_holds_every_number(whole: Results) -> None:
+    record = json.loads(to_json(whole, ["results.json", "a"]))
+    assert (record["format"], record["version"], record["stopped"]) == (FORMAT, 1, None)
+    assert record["files"] == ["a", "results.json"]
+    assert record["text"]["characters"] == len(TEXT)
+    assert record["settings"]["hidden_size"] == 9
+    for cell, one in whole.models.items():
+        entry = record["models"][cell]
+        assert one.after is not None
+        assert entry["parameters"] == sum(a.size for a in one.model.parameters.values())
+        assert entry["training"]["bits"] == pytest.approx(one.curve.bits, rel=1e-5)
+        assert entry["after"]["text"]["input"] == pytest.approx(one.after.by_distance.input, rel=1e-5)
+        assert entry["after"]["random_input"]["seed_rule"] == one.after.memory.seed_rule
+        assert np.shape(entry["after"]["states"]["h"]) == one.after.h.shape
+        assert ("f" in entry["after"]["saturation"]) == (cell == "lstm")
+        assert entry["sample"] == one.sample
+        assert summary(whole)["models"][cell]["horizon_on_text"] == one.after.decay.horizon
+
+
+def test_json_has_null_for_what_is_no_number(whole: Results) -> None:
+    odd = replace(whole, seconds=math.nan, unigram_bits=math.inf)
+    record = json.loads(to_json(odd, []))
+    assert record["seconds"] is None
+    assert record["text"]["unigram_bits"] is None
+
+
+# --- what is found
+
+
+def test_findings_follow_the_numbers(whole: Results) -> None:
+    rnn, lstm = whole.models["rnn"], whole.models["lstm"]
+    assert rnn.after is not None
+    assert lstm.after is not None
+
+    def with_losses(first: float, second: float) -> str:
+        curves = [replace(m.curve, validation=[(0, 6.5), (6, v)]) for m, v in ((rnn, first), (lstm, second))]
+        models = {"rnn": replace(rnn, curve=curves[0]), "lstm": replace(lstm, curve=curves[1])}
+        return findings.learning(replace(whole, models=models, unigram_bits=4.0))
+
+    assert "the LSTM needs 2.00 bits" in with_losses(2.5, 2.0)
+    assert "ahead by 0.50 bits, 20%" in with_losses(2.5, 2.0)
+    assert "the RNN needs 1.00 bits" in with_losses(1.0, 2.0)
+    assert "no real difference" in with_losses(2.0, 2.01)
+    assert "learned less than that" in with_losses(5.0, 5.5)
+
+    def with_decay(**changes: Any) -> str:
+        after = replace(rnn.after, decay=replace(rnn.after.decay, **changes))  # type: ignore[type-var]
+        return findings.gradients(replace(whole, models={"rnn": replace(rnn, after=after), "lstm": lstm}))
+
+    assert "for 13 characters in the trained RNN" in with_decay(horizon=13, censored=False, exploding=False)
+    assert "grows on its way back" in with_decay(exploding=True)
+    assert "still above 1% at 20 characters" in with_decay(horizon=20, censored=True, exploding=False)
