@@ -187,7 +187,8 @@ def gradient_by_distance(ax: Axes, norms: Mapping[str, FloatArray], *, threshold
     )  # fmt: skip
     for n, (x, y, text, color) in enumerate(sorted(dots)):
         # the curve of the shortest horizon leaves room below it, the others above; at the right edge stands a name
-        below, edge = n == 0 and len(dots) > 1, x == reach
+        edge = x == reach
+        below = n == 0 and len(dots) > 1 and not edge
         ax.annotate(
             text, (x, y), (-5 if below or edge else 5, -5 if below else 5), textcoords="offset points", color=color,
             weight="bold", ha="right" if below or edge else "left", va="top" if below else "bottom",
