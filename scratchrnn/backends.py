@@ -30,6 +30,7 @@ class Backend:
     name: str
     devices: tuple[str, ...]  # "cpu", "cuda"
     summary: str
+    folder: str  # of kernels/
     why_unavailable: Callable[[], str | None] = _always  # None: it can run here
 
     def __post_init__(self) -> None:
@@ -51,11 +52,12 @@ class Kernels:
 REGISTRY: dict[str, Backend] = {
     backend.name: backend
     for backend in [
-        Backend("numpy", ("cpu",), "the definition: plain NumPy, one line per equation"),
+        Backend("numba", ("cpu",), "compiled on first use, all cores", "cpu"),
+        Backend("numpy", ("cpu",), "the definition: plain NumPy, one line per equation", "numpy"),
     ]
 }
 
-DEFAULT = "numpy"
+DEFAULT = "numba"
 
 _current: ContextVar[str | None] = ContextVar("scratchrnn_backend", default=None)
 
@@ -112,7 +114,7 @@ def load(name: str | None = None) -> Kernels:
     reason = backend.why_unavailable()
     if reason is not None:
         raise BackendUnavailableError(f"backend {backend.name!r} cannot run here: {reason}")
-    package = f"{__package__}.kernels.{backend.name}"
+    package = f"{__package__}.kernels.{backend.folder}"
     return Kernels(backend.name, importlib.import_module(f"{package}.rnn"), importlib.import_module(f"{package}.lstm"))
 
 

@@ -1,0 +1,159 @@
+"""How these kernels are compiled: on first use, cached on disk, never stale.
+
+The cache folder's name holds a hash of every source file here, Numba's version and the vector unit. Numba's own check
+looks only at the file of the function that is called, so an edited helper in another file would keep running.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+from .machine import UNIT
+
+# error_model: a division by zero is inf or nan as in NumPy, and the check for it would keep a loop scalar
+OPTIONS = {"nogil": True, "error_model": "numpy"}
+VARIABLE = "SCRATCHRNN_CACHE_DIR"
+NOTICE_AFTER = 1.0  # seconds
+
+_said_unwritable = False
+
+
+def source_hash(folder: Path | None = None) -> str:
+    """Hash of every Python file of a folder of kernels, names included."""
+    digest = hashlib.sha256()
+    for path in sorted((folder or Path(__file__).parent).glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: in `SCRATCHRNN_CACHE_DIR`, else in the user's cache folder."""
+    if os.environ.get(VARIABLE):
+        base = Path(os.environ[VARIABLE])
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches" / "scratchrnn"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "scratchrnn" / "Cache"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchrnn"
+    unit = f"{UNIT.bits}x{UNIT.rows}x{UNIT.vectors}"
+    return base / f"numba-{numba.__version__}-{unit}-{source_hash()}"
+
+
+class _Locator(_CacheLocator):
+    """Numba's way to ask where; the folder's name already says all that could make an entry stale."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._line = function.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return str(_folder())
+
+    def get_source_stamp(self) -> str:
+        return _folder().name
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func)
+
+
+class _Impl(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _Cache(FunctionCache):
+    _impl_class = _Impl
+
+
+@functools.cache
+def _folder() -> Path:
+    return cache_folder()
+
+
+@functools.cache
+def _writable() -> bool:
+    """Whether the cache folder can be written; if not, say so once: every process will compile again."""
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=_folder()):
+            return True
+    except OSError as error:
+        print(
+            f"scratchrnn: the kernel cache {_folder()} cannot be written ({error.strerror or error}); kernels are "
+            f"compiled anew in each process. {VARIABLE} names another folder.",
+            file=sys.stderr,
+        )
+        return False
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Make a function that only other kernels call: part of what calls it, in the cache too."""
+    return numba.njit(**OPTIONS)(function)
+
+
+class Kernel:
+    """A function that Python calls: compiled for its argument types on first use, from the cache if it is there."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._lock = threading.Lock()
+        self._dispatcher: Any = None
+        self._dtypes: set[Any] = set()
+
+    def dispatcher(self) -> Any:
+        """Numba's dispatcher, made on first use: making one reads the disk."""
+        if self._dispatcher is None:
+            with self._lock:
+                if self._dispatcher is None:
+                    made = numba.njit(**OPTIONS)(self._function)
+                    if _writable():
+                        made._cache = _Cache(self._function)
+                    self._dispatcher = made
+        return self._dispatcher
+
+    def ready(self, dtype: Any, *arguments: Any) -> Any:
+        """Return the dispatcher, compiled for these arguments of this dtype: the only thing their types depend on."""
+        if dtype not in self._dtypes:
+            with notice(f"{self._function.__module__.rsplit('.', 1)[-1]}.{self._function.__name__} for {dtype}"):
+                self.dispatcher().compile(tuple(map(numba.typeof, arguments)))
+            self._dtypes.add(dtype)
+        return self._dispatcher
+
+
+class notice:
+    """Within the block, print one line to stderr if it takes longer than a second, and one when it is done."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = False
+
+    def _say(self) -> None:
+        self._said = True
+        print(f"scratchrnn: compiling {self._what}, once for this machine ...", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+        self._timer = threading.Timer(NOTICE_AFTER, self._say)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._said:
+            print(f"scratchrnn: compiled in {time.perf_counter() - self._began:.1f} s", file=sys.stderr, flush=True)
