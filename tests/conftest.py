@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # before NumPy starts its threads: test processes run side by side, and a sum must not depend on the machine
@@ -18,6 +18,8 @@ import numba
 import numpy as np
 import pytest
 from numba.extending import overload
+
+from scratchrnn import backends
 
 # no database: what a run tries depends on the code alone
 hypothesis.settings.register_profile("scratchrnn", derandomize=True, deadline=None, database=None)
@@ -60,6 +62,13 @@ def _(shape, dtype=float):
 @overload(_nan_like)
 def _(prototype, dtype=None):
     return lambda prototype, dtype=None: _empty_like(prototype, dtype)
+
+
+@pytest.fixture(params=backends.available())
+def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test once on every backend that can run here."""
+    with backends.use_backend(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from scratchrnn.backends import Backend, BackendUnavailableError
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> str:
-    record = Backend("broken", ("cuda",), "never runs", lambda: "no driver")
+    record = Backend("broken", ("cuda",), "never runs", "broken", lambda: "no driver")
     monkeypatch.setitem(backends.REGISTRY, "broken", record)
     return "broken"
 
@@ -26,29 +26,28 @@ def test_records_are_frozen_and_checked() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         record.name = "other"  # type: ignore[misc]
     with pytest.raises(ValueError, match="name: expected a Python identifier; got 'a b'"):
-        Backend("a b", ("cpu",), "")
+        Backend("a b", ("cpu",), "", "a")
     for devices in ((), ("tpu",)):
         with pytest.raises(ValueError, match="devices: expected some of 'cpu', 'cuda'"):
-            Backend("a", devices, "")
+            Backend("a", devices, "", "a")
 
 
 def test_unknown_and_unavailable(broken: str) -> None:
     assert broken not in backends.available()
-    assert {r.name for r in backends.known()} == {"numpy", "broken"}
+    assert {r.name for r in backends.known()} == {"numba", "numpy", "broken"}
     x = np.zeros((7, 5, 3), np.float32)
     with pytest.raises(BackendUnavailableError, match="backend 'broken' cannot run here: no driver"):
         srnn.LSTM(3, 6, backend=broken)(x)
     with pytest.raises(BackendUnavailableError, match="no driver"), srnn.use_backend(broken):
         pytest.fail("the block must not run")
     for call in (backends.load, backends.check_backend, lambda name: srnn.use_backend(name).__enter__()):
-        with pytest.raises(ValueError, match="backend: unknown name 'cudda'; known: broken, numpy"):
+        with pytest.raises(ValueError, match="backend: unknown name 'cudda'; known: broken, numba, numpy"):
             call("cudda")
-    assert backends.current() == "numpy"
+    assert backends.current() == backends.DEFAULT
 
 
 def test_the_choice_of_a_layer_beats_the_context(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backends.REGISTRY, "broken", dataclasses.replace(backends.REGISTRY["numpy"], name="broken"))
-    monkeypatch.setattr(backends, "importlib", FakeImportlib())
     x = np.zeros((7, 5, 3), np.float32)
     with srnn.use_backend(broken):
         assert backends.current() == broken
@@ -58,21 +57,11 @@ def test_the_choice_of_a_layer_beats_the_context(broken: str, monkeypatch: pytes
         thread = threading.Thread(target=lambda: seen.append(backends.current()))
         thread.start()
         thread.join()
-        assert seen == ["numpy"]
+        assert seen == [backends.DEFAULT]
         with srnn.use_backend("numpy"):
             assert backends.current() == "numpy"
         assert backends.current() == broken
-    assert backends.current() == "numpy"
-
-
-class FakeImportlib:
-    """Loads the numpy kernels under any name."""
-
-    @staticmethod
-    def import_module(name: str) -> object:
-        import importlib
-
-        return importlib.import_module(name.replace(".broken.", ".numpy."))
+    assert backends.current() == backends.DEFAULT
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])

@@ -13,6 +13,7 @@ from scratchrnn.testing import TOLERANCE, assert_close
 
 B, I, H = 5, 3, 6
 REL = TOLERANCE["float64"]
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def pair(cell: str, bias: bool, rng: np.random.Generator) -> tuple[Any, Any]:

@@ -9,7 +9,10 @@ from scratchrnn.testing import TOLERANCE, assert_close, difference
 from tests.problems import Case, by_torch, by_us, draw, grid
 
 # torch says once per process that its float32 projection takes the slower path
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
+    pytest.mark.usefixtures("each_backend"),
+]
 
 ABSENT = [
     frozenset(a) for a in ({"d_output"}, {"d_h_n"}, {"d_c_n"}, {"d_h_n", "d_c_n"}, {"d_output", "d_h_n"}, {"state"})
@@ -69,8 +72,9 @@ def test_float32_error_is_at_most_twice_torchs(sizes: tuple[int, int, int, int],
         for name in truth:
             assert ours[name].dtype == np.float32
             mine, its = difference(ours[name], truth[name]), difference(torchs[name], truth[name])
-            allowed = max(TOLERANCE["float32_growth"] * its.ratio, TOLERANCE["float32_floor"])
-            assert mine.ratio <= allowed, f"{case} {name}: ours {mine}, torch {its}"
+            # of the rms: which is the largest of thousands of rounding errors is luck
+            allowed = max(TOLERANCE["float32_growth"] * its.rms_ratio, TOLERANCE["float32_floor"])
+            assert mine.rms_ratio <= allowed, f"{case} {name}: ours {mine}, torch {its}"
             ratios.append(mine.rms_ratio / max(its.rms_ratio, 2.0**-26))
     assert len(ratios) > 500
     assert np.median(ratios) <= 1.05  # measured 0.83 to 0.95

@@ -11,6 +11,7 @@ from scratchrnn.testing import TOLERANCE, assert_close
 
 T, B, I, H, P = 7, 5, 3, 6, 4
 REL = TOLERANCE["float64"]
+pytestmark = pytest.mark.usefixtures("each_backend")
 Found = dict[str, list[torch.Tensor]]
 
 

@@ -15,6 +15,7 @@ from scratchrnn.testing import TOLERANCE, assert_close
 
 T, B, I, H, C = 7, 5, 3, 6, 4
 STEPS = 10
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 OPTIMIZERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "sgd": (lambda p: optim.SGD(p, lr=0.5), lambda p: torch.optim.SGD(p, lr=0.5)),

@@ -9,6 +9,7 @@ Arrays are flat here: row (t, b) of a (T, B, n) array begins at (t·B + b)·n.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from .jit import Kernel, inner
 from .machine import UNIT
 
 Array = NDArray[np.floating[Any]]
+
+LEAST_BLOCK = 16  # of a sum over time: below this the tile's own cost shows
 
 
 @inner
@@ -51,13 +54,13 @@ def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edg
 
 
 @Kernel
-def sum_of_products(out, left, left_width, right, right_width, count, lanes, edge, room, first, last):  # type: ignore[no-untyped-def]
+def sum_of_products(out, left, left_width, right, right_width, count, block, lanes, edge, room, first, last):  # type: ignore[no-untyped-def]
     """out[r, :] = Σ_n left[n, r] right[n, :] for r in first..last, n in blocks; room for one packed block of right."""
     own = out[first * right_width : last * right_width]
     for j in range(own.size):
         own[j] = 0
-    for n in range(0, count, BLOCK):
-        k = min(BLOCK, count - n)
+    for n in range(0, count, block):
+        k = min(block, count - n)
         pack(right[n * right_width :], 1, right_width, right_width, k, lanes, room)
         at = n * left_width + first
         product(own, 0, right_width, left, at, 1, left_width, room, right_width, k, lanes, last - first, edge)
@@ -77,11 +80,15 @@ def column_sums(out, left, width, count, sums, first, last):  # type: ignore[no-
 
 
 def products_in_parallel(out: Array, left: Array, right: Array, workers: int) -> None:
-    """out (R, C) = Σ over all leading axes of left (..., R) ᵀ right (..., C), rows of out split over threads."""
+    """out (R, C) = Σ over all leading axes of left (..., R) ᵀ right (..., C), rows of out split over threads.
+
+    In √N blocks of √N terms, which together lose N^¼ roundings, not √N.
+    """
     rows, wide = out.shape
     count = left.size // rows if rows else 0
-    lanes, room = UNIT.lanes(out.itemsize), BLOCK * packed_columns(wide, out.dtype)
-    fixed = (out.reshape(-1), left.reshape(-1), rows, right.reshape(-1), wide, count, lanes)
+    block = min(BLOCK, max(LEAST_BLOCK, math.isqrt(count)))
+    lanes, room = UNIT.lanes(out.itemsize), block * packed_columns(wide, out.dtype)
+    fixed = (out.reshape(-1), left.reshape(-1), rows, right.reshape(-1), wide, count, block, lanes)
     kernel = sum_of_products.ready(out.dtype, *fixed, scratch(out.dtype), np.empty(0, out.dtype), 0, 0)
 
     def task(_: int, first: int, last: int) -> None:
