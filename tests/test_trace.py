@@ -226,9 +226,9 @@ def test_nan_and_inf_pass_through_as_in_torch(rng: np.random.Generator) -> None:
         module.load_state_dict({n: torch.tensor(w) for n, w in layer.parameters.items()})
         x = rng.standard_normal((T, B, I))
         x[2, 1, 0], x[3, 2, 1], x[4, 3, 2], x[1, 4, 0] = np.nan, np.inf, -np.inf, 1e308
-        if cell == "relu":  # a last state of the size of 1e308, then padding
-            layer.weight_ih_l0 = np.abs(layer.weight_ih_l0)
-            x[:4, 0] = 1e308
+        if cell == "relu":  # the last state of sample 0 is infinite, and padding follows
+            layer.weight_ih_l0 = 1 + np.abs(layer.weight_ih_l0)
+            x[3, 0] = 1e308
             module.load_state_dict({n: torch.tensor(w) for n, w in layer.parameters.items()})
         for kept, lengths in ((list(range(B)), None), ([0, 1], [4, 7])):  # sample 1 has a nan, sample 0 an infinite h
             part = x[:, kept].copy()
