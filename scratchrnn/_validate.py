@@ -16,9 +16,11 @@ DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype
 
 def check_dtype(name: str, dtype: DTypeLike) -> DType:
     """Return `dtype` as one of the two supported dtypes, float32 or float64."""
+    if dtype is None:  # np.dtype(None) is float64
+        raise TypeError(f"{name}: expected float32 or float64; got None")
     try:
         resolved: Any = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         raise TypeError(f"{name}: expected float32 or float64; got {dtype!r}") from None
     if resolved.name not in DTYPES or not resolved.isnative:
         raise TypeError(f"{name}: expected float32 or float64; got {resolved.name}")
@@ -53,7 +55,7 @@ def check_real(name: str, value: Any, *, least: float = -math.inf, above: float 
     wanted = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
     if above is not None:
         wanted = f"a finite number above {above:g}"
-    number = float(value)
+    number = _as_float(value)
     if not math.isfinite(number) or number < least or (above is not None and number <= above):
         raise ValueError(f"{name}: expected {wanted}; got {value}")
     return number
@@ -63,10 +65,17 @@ def check_probability(name: str, value: Any) -> float:
     """Return `value` as a float if it lies in [0, 1]."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number between 0 and 1; got {describe(value)}")
-    number = float(value)
+    number = _as_float(value)
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"{name}: expected a number between 0 and 1; got {value}")
     return number
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_array(
@@ -117,6 +126,8 @@ def describe(value: Any) -> str:
     """Name what came, briefly: type, and the value where it is short."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
     kind = type(value).__name__
+    if isinstance(value, (list, tuple, dict, set)) and len(value) > 10:
+        return f"{kind} of {len(value)}"
+    text = repr(value)
     return f"{kind} {text}" if len(text) <= 40 else kind

@@ -31,7 +31,7 @@ def reverse_time(array: FloatArray, lengths: IntArray) -> FloatArray:
     """Turn each sequence of `array` (T, B, ·) round within its own length (B,); a copy, and its own inverse."""
     steps = array.shape[0]
     if (lengths == steps).all():
-        return np.ascontiguousarray(array[::-1])
+        return array[::-1].copy()
     t = np.arange(steps)[:, None]
     source = np.where(t < lengths, lengths - 1 - t, t)  # (T, B)
     return np.take_along_axis(array, source[:, :, None], axis=0)
@@ -43,7 +43,7 @@ def zero_padding(array: FloatArray, lengths: IntArray) -> None:
         array[np.arange(array.shape[0])[:, None] >= lengths] = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerTrace:
     """Everything that one direction of one layer computed.
 
@@ -72,6 +72,10 @@ class LayerTrace:
     reverse: bool
     _c: FloatArray | None = None
     _gates: FloatArray | None = None
+
+    def __repr__(self) -> str:
+        steps, batch, _ = self.a.shape
+        return f"LayerTrace(T={steps}, B={batch}, h={self.h.shape}, a={self.a.shape}, reverse={self.reverse})"
 
     def _lstm_only(self, name: str, array: FloatArray | None) -> FloatArray:
         if array is None:
@@ -121,7 +125,8 @@ class LayerTrace:
     def by_time(self, array: FloatArray) -> FloatArray:
         """Put an array (T, B, ·) of this direction's steps into the input's order of time.
 
-        `layer.by_time(layer.h[1:])[t]` is the state after reading `layer.input[t]`, in either direction.
+        `layer.by_time(layer.h[1:])[t]` is the state after reading `layer.input[t]`, in either direction. A copy for the
+        reverse direction, `array` itself for the forward one.
         """
         if array.shape[0] != len(self.a):
             raise ValueError(
@@ -169,6 +174,9 @@ class ByLayer(Generic[Part]):
             raise IndexError(f"no layer {layer} in direction {direction!r}; there is {known}")
         return self.layers[layer, direction]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(str, self.layers)) or 'no layers'})"
+
     def __iter__(self) -> Iterator[Key]:
         raise TypeError("not a sequence; iterate over .layers.items()")
 
@@ -181,20 +189,19 @@ class ByLayer(Generic[Part]):
 
     def __getattr__(self, name: str) -> Any:
         # reached only for names that the record itself has not
-        if name in {"h", "c", "i", "f", "g", "o", "a", "gates"}:
+        if name in {"h", "c", "i", "f", "g", "o", "a", "gates"} and self.layers:
             return getattr(self._single(), name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace(ByLayer[LayerTrace]):
     """A forward pass: the result as torch returns it, and everything on the way. It owns all that backward needs.
 
     Attributes
     ----------
     output : ndarray
-        (T, B, D·P), or (B, T, D·P) with `batch_first`, or (T, D·P) without a batch. It may be a view of the states
-        below: treat it as read-only.
+        (T, B, D·P), or (B, T, D·P) with `batch_first`, or (T, D·P) without a batch.
     state : ndarray or tuple of two
         h_n (D·L, B, P), for the LSTM (h_n, c_n) with c_n (D·L, B, H); without a batch, the axis B is missing.
     layers : mapping (layer, direction) -> LayerTrace
@@ -207,6 +214,8 @@ class Trace(ByLayer[LayerTrace]):
         Per layer boundary the mask (T, B, D·P) that its output was multiplied by, zeros and 1/(1-p), or None.
     batched : bool
         Whether the input had a batch axis.
+    batch_first : bool
+        Whether that axis stood before time.
     backend : str
         Name of the backend that computed it.
     cell : str
@@ -220,11 +229,12 @@ class Trace(ByLayer[LayerTrace]):
     parameters: dict[str, FloatArray]
     dropout_masks: tuple[FloatArray | None, ...]
     batched: bool
+    batch_first: bool
     backend: str
     cell: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gradients(ByLayer[LayerGradients]):
     """A backward pass: the gradient of everything.
 

@@ -28,6 +28,7 @@ class Case:
     batch_first: bool = False
     lengths: tuple[int, ...] | None = None
     sizes: tuple[int, int, int, int] = (STEPS, BATCH, INPUTS, HIDDEN)
+    batched: bool = True
 
     def __str__(self) -> str:
         on = (
@@ -103,11 +104,13 @@ def draw(case: Case, rng: np.random.Generator, absent: frozenset[str] = frozense
         return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     lead = (batch, steps) if case.batch_first else (steps, batch)
-    rows = case.num_layers * directions
+    if not case.batched:
+        lead = (steps,)
+    rows = (case.num_layers * directions, *([batch] if case.batched else []))
     sizes = (size, hidden) if case.cell == "lstm" else (size,)
     return Problem(
-        normal(*lead, inputs), tuple(normal(rows, batch, s) for s in sizes), normal(*lead, directions * size),
-        tuple(normal(rows, batch, s) for s in sizes), case.lengths, absent,
+        normal(*lead, inputs), tuple(normal(*rows, s) for s in sizes), normal(*lead, directions * size),
+        tuple(normal(*rows, s) for s in sizes), case.lengths, absent,
     )  # fmt: skip
 
 
@@ -159,3 +162,10 @@ def by_us(layer: srnn.RNN | srnn.LSTM, p: Problem, *, training: bool = True) -> 
         if "state" not in p.absent:
             found[f"d{letter}_0"] = initial
     return found | {f"d{name}": gradient for name, gradient in grads.parameters.items()}
+
+
+def inferred(layer: srnn.RNN | srnn.LSTM, p: Problem) -> dict[str, np.ndarray]:
+    """Output and final states of a call for inference."""
+    output, final = layer(p.x, None if "state" in p.absent else _pair(p.state), p.lengths)
+    finals = final if isinstance(final, tuple) else (final,)
+    return {"output": output} | {f"{letter}_n": value for letter, value in zip("hc", finals, strict=False)}

@@ -104,6 +104,9 @@ def test_state_of_other_shapes() -> None:
         (np.ones(5, bool), TypeError, "lengths: expected integers; got dtype bool"),
         (7, TypeError, "lengths: expected 5 integers; got int 7"),
         ("77777", TypeError, "lengths: expected 5 integers; got str"),
+        ([[1], [2, 3], 1, 1, 1], TypeError, r"lengths: expected 5 integers; got list \[\[1\]"),
+        ([True, 2, 3, 4, 5], TypeError, r"lengths: expected integers; got list \[True"),
+        (np.ma.masked_array([7, 7, 7, 7, 7]), TypeError, "lengths: expected integers"),
     ],
 )
 def test_lengths(lengths: Any, kind: type[Exception], message: str) -> None:
@@ -134,6 +137,9 @@ def test_lengths_without_a_batch() -> None:
         ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64; got float16"),
         ({"dtype": "float"}, None, ""),
         ({"dtype": "floaty"}, TypeError, "dtype: expected float32 or float64; got 'floaty'"),
+        ({"dtype": None}, TypeError, "dtype: expected float32 or float64; got None"),
+        ({"dtype": "i4,,"}, TypeError, "dtype: expected float32 or float64; got 'i4,,'"),
+        ({"dropout": 10**400}, ValueError, "dropout: expected a number between 0 and 1"),
         ({"dtype": ">f8"}, TypeError, "dtype: expected float32 or float64"),
         ({"backend": "cudda"}, ValueError, "backend: unknown name 'cudda'; known: .*numpy"),
         ({"backend": 3}, TypeError, "backend: expected the name of a backend"),
@@ -152,6 +158,8 @@ def test_construction_of_an_rnn() -> None:
     for make in (srnn.RNN, srnn.RNNCell):
         with pytest.raises(ValueError, match="nonlinearity: expected 'tanh' or 'relu'; got 'sigmoid'"):
             make(I, H, nonlinearity="sigmoid")
+        with pytest.raises(ValueError, match="nonlinearity: expected 'tanh' or 'relu'"):
+            make(I, H, nonlinearity=np.array(["tanh", "relu"]))
     with pytest.raises(TypeError, match="proj_size"):
         srnn.RNN(I, H, proj_size=2)  # type: ignore[call-arg]
     with pytest.warns(UserWarning, match=r"dropout=0.5 has no effect with num_layers=1"):
@@ -182,6 +190,10 @@ def test_backward() -> None:
     for other in (lstm(), srnn.RNN(I, H, 2), srnn.LSTM(I, H, 2, dtype=np.float64)):
         with pytest.raises(ValueError, match="trace: expected one of"):
             other.backward(trace)
+    square = np.zeros((B, B, I), np.float32)
+    other_way = srnn.LSTM(I, H, num_layers=2, batch_first=True).forward(square)
+    with pytest.raises(ValueError, match="trace: expected one of a layer with batch_first=False; got the other"):
+        layer.backward(other_way)
     with pytest.raises(ValueError, match="got one of a rnn_tanh"):
         srnn.RNN(I, H, nonlinearity="relu").backward(srnn.RNN(I, H).forward(X))
 
@@ -191,6 +203,28 @@ def test_forward_options() -> None:
         lstm().forward(X, training=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"rng: expected a numpy.random.Generator for dropout masks"):
         lstm(num_layers=2, dropout=0.5).forward(X, rng=srnn.rng.torch_manual_seed(0))  # type: ignore[arg-type]
+
+
+def test_an_rng_is_checked_even_where_nothing_drops() -> None:
+    for wrong in (0, "garbage", []):
+        with pytest.raises(TypeError, match="rng: expected"):
+            lstm().forward(X, rng=wrong)  # type: ignore[arg-type]
+
+
+def test_parameters_put_into_the_dict_are_checked() -> None:
+    for name, wrong, kind in (
+        ("weight_hh_l0", np.zeros((4 * H, H)), TypeError),
+        ("bias_ih_l0", np.zeros(1, np.float32), ValueError),
+    ):
+        layer = lstm()
+        layer.parameters[name] = wrong
+        for call in (layer, layer.forward):
+            with pytest.raises(kind, match=f"{name}: expected"):
+                call(X)
+    cell = srnn.LSTMCell(I, H)
+    cell.parameters["bias_ih"] = np.zeros(1, np.float32)
+    with pytest.raises(ValueError, match="bias_ih: expected shape"):
+        cell(X[0])
 
 
 def test_an_empty_batch_is_a_batch() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import scratchrnn as srnn
 from scratchrnn.testing import TOLERANCE, assert_close, difference
-from tests.problems import Case, by_torch, by_us, draw, grid
+from tests.problems import Case, by_torch, by_us, draw, grid, inferred
 
 # torch says once per process that its float32 projection takes the slower path
 pytestmark = [
@@ -34,6 +35,8 @@ def compare(case: Case, rng: np.random.Generator, absent: frozenset[str] = froze
     assert got.keys() == want.keys()
     for name in want:
         assert_close(f"{case} {name}", got[name], want[name], rel=TOLERANCE["float64"])
+    for name, value in inferred(layer, problem).items():
+        assert_close(f"{case} inferred {name}", value, want[name], rel=TOLERANCE["float64"])
 
 
 @pytest.mark.parametrize("case", grid(), ids=str)
@@ -44,6 +47,13 @@ def test_float64_equals_torch(case: Case, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("case", EDGES, ids=lambda case: f"{case}-{case.sizes}")
 def test_smallest_sizes(case: Case, rng: np.random.Generator) -> None:
     compare(case, rng)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("absent", [frozenset(), frozenset({"state"})], ids=["state", "no-state"])
+@pytest.mark.parametrize("cell", ["tanh", "relu", "lstm"])
+def test_without_a_batch(cell: str, absent: frozenset[str], batch_first: bool, rng: np.random.Generator) -> None:
+    compare(Case(cell, 2, bidirectional=True, batch_first=batch_first, sizes=(7, 1, 3, 6), batched=False), rng, absent)
 
 
 @pytest.mark.parametrize("absent", ABSENT, ids=lambda absent: "+".join(sorted(absent)))
@@ -82,8 +92,14 @@ def test_float32_error_is_at_most_twice_torchs(sizes: tuple[int, int, int, int],
 
 def test_training_and_inference_mode_give_the_same_gradients(rng: np.random.Generator) -> None:
     """cuDNN refuses backward in inference mode (pytorch#5878 and many after it)."""
-    case = Case("lstm", 2, bidirectional=True, lengths=(4, 7, 1, 7, 3))
+    case = Case("lstm", 3, bidirectional=True, lengths=(4, 7, 1, 7, 3))
     layer, problem = case.layer(rng, np.float64), draw(case, rng)
-    train, infer = by_us(layer, problem, training=True), by_us(layer, problem, training=False)
-    for name in train:
-        assert_close(name, infer[name], train[name], rel=0)
+    module = case.module(layer, np.float64)
+    module.dropout = 0.5
+    dropping = srnn.LSTM(3, 6, 3, bidirectional=True, dropout=0.5, dtype=np.float64, rng=rng)
+    dropping.load_state_dict(layer.state_dict())
+    want = by_torch(module.eval(), case, problem)
+    got = by_us(dropping, problem, training=False)
+    for name in want:
+        assert_close(name, got[name], want[name], rel=TOLERANCE["float64"])
+    assert difference(by_us(dropping, problem, training=True)["output"], want["output"]).ratio > 0.1

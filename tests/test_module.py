@@ -136,10 +136,49 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(tmp_path) == ["m.safetensors"]
 
 
-def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+def test_written_files_follow_the_umask_and_what_was_there(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
         _files.write_atomically(tmp_path / "a", b"x")
     finally:
         os.umask(old)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    (tmp_path / "a").chmod(0o600)
+    (tmp_path / "link").symlink_to("a")
+    inode = (tmp_path / "a").stat().st_ino
+    _files.write_atomically(tmp_path / "link", b"y")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"y"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "a").stat().st_ino != inode  # renamed into place, not written over
+    with pytest.raises(FileNotFoundError, match=r"x/a: there is no folder .*x"):
+        _files.write_atomically(tmp_path / "x" / "a", b"z")
+
+
+def test_a_layers_own_arrays_may_be_loaded_into_it(rng: np.random.Generator) -> None:
+    lstm = srnn.LSTM(3, 6, bidirectional=True, rng=rng)
+    before, live = lstm.state_dict(), dict(lstm.parameters)
+
+    def other(name: str) -> str:
+        return name.removesuffix("_reverse") if name.endswith("_reverse") else f"{name}_reverse"
+
+    # input sizes of the two directions are equal, so all shapes fit
+    lstm.load_state_dict({other(name): w for name, w in lstm.parameters.items()})
+    for name, w in before.items():
+        np.testing.assert_array_equal(lstm.parameters[other(name)], w)
+        assert lstm.parameters[name] is live[name]  # optimizers hold these arrays
+    lstm.bias_hh_l0.flags.writeable = False
+    now = lstm.state_dict()
+    with pytest.raises(ValueError, match="bias_hh_l0: expected a parameter that can be written"):
+        lstm.load_state_dict(before)
+    for name, w in now.items():
+        np.testing.assert_array_equal(lstm.parameters[name], w)
+
+
+def test_an_array_under_another_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="Linear has no parameter bias; it has weight"):
+        srnn.Linear(3, 6, bias=False).bias = np.zeros(6, np.float32)
+    with pytest.raises(AttributeError, match="LSTM has no parameter weight_hh_l1"):
+        srnn.LSTM(3, 6).weight_hh_l1 = np.zeros((24, 6), np.float32)
+    with pytest.raises(IsADirectoryError, match="expected a file; this is a folder"):
+        srnn.LSTM.load(".")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import scratchrnn as srnn
-from scratchrnn.testing import TOLERANCE, assert_close
+from scratchrnn.testing import TOLERANCE, assert_close, difference
 
 REL = TOLERANCE["float64"]
 
@@ -115,3 +115,33 @@ def test_bad_input() -> None:
         srnn.Dropout(-0.1)
     with pytest.raises(TypeError, match=r"rng: expected a numpy.random.Generator for dropout masks"):
         srnn.Dropout(0.5, rng=srnn.rng.torch_manual_seed(0)).forward(np.zeros((2, 3)))
+
+
+def test_linear_in_float32_is_as_close_to_the_truth_as_torch(rng: np.random.Generator) -> None:
+    n = 20_000
+    x, d = (rng.random((n, k), dtype=np.float32) for k in (3, 6))
+    ours = srnn.Linear(3, 6, rng=rng)
+    grads = ours.backward(ours.forward(x), d)
+    theirs = torch.nn.Linear(3, 6)
+    (theirs(torch.tensor(x)) * torch.tensor(d)).sum().backward()
+    wide = d.astype(np.float64)
+    for name, truth in (("weight", wide.T @ x), ("bias", wide.sum(axis=0))):
+        mine = difference(grads.parameters[name], truth).rms_ratio
+        its = difference(dict(theirs.named_parameters())[name].grad.numpy(), truth).rms_ratio
+        assert mine <= max(TOLERANCE["float32_growth"] * its, 2.0**-24)
+
+
+def test_traces_are_checked() -> None:
+    linear, x = srnn.Linear(3, 6), np.zeros((2, 3), np.float32)
+    embedding, dropout = srnn.Embedding(5, 3), srnn.Dropout(0.5)
+    d = np.zeros((2, 6), np.float32)
+    with pytest.raises(TypeError, match=r"trace: expected what forward of Linear\(in_features=3"):
+        linear.backward(x, d)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"trace: expected one of Linear\(in_features=4, .* another size"):
+        srnn.Linear(4, 6).backward(linear.forward(x), d)
+    with pytest.raises(ValueError, match="another size"):
+        srnn.Embedding(5, 4).backward(embedding.forward(np.zeros(2, int)), np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match="trace: expected what forward of Dropout"):
+        dropout.backward(linear.forward(x), d)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="rng: expected"):
+        dropout.forward(x, training=False, rng=0)  # type: ignore[arg-type]

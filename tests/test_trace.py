@@ -227,13 +227,31 @@ def test_nan_and_inf_pass_through_as_in_torch(rng: np.random.Generator) -> None:
         module.load_state_dict({n: torch.tensor(w) for n, w in layer.parameters.items()})
         x = rng.standard_normal((T, B, I))
         x[2, 1, 0], x[3, 2, 1], x[4, 3, 2], x[1, 4, 0] = np.nan, np.inf, -np.inf, 1e308
-        xt = torch.tensor(x, requires_grad=True)
-        output, _ = module(xt)
-        output.sum().backward()
-        trace = layer.forward(x)
-        grads = layer.backward(trace, np.ones_like(trace.output))
-        np.testing.assert_allclose(trace.output, output.detach().numpy(), rtol=1e-12)
-        np.testing.assert_allclose(grads.input, xt.grad.numpy(), rtol=1e-10, atol=1e-12)
+        if cell == "relu":  # the last state of sample 0 is infinite, and padding follows
+            layer.weight_ih_l0 = 1 + np.abs(layer.weight_ih_l0)
+            x[3, 0] = 1e308
+            module.load_state_dict({n: torch.tensor(w) for n, w in layer.parameters.items()})
+        for kept, lengths in ((list(range(B)), None), ([0, 1], [4, 7])):  # sample 1 has a nan, sample 0 an infinite h
+            part = x[:, kept].copy()
+            if lengths:
+                part[2, 1] = 0.5
+            xt = torch.tensor(part, requires_grad=True)
+            read = xt
+            if lengths:
+                read = torch.nn.utils.rnn.pack_padded_sequence(xt, torch.tensor(lengths), enforce_sorted=False)
+            output = module(read)[0]
+            if lengths:
+                output = torch.nn.utils.rnn.pad_packed_sequence(output, total_length=T)[0]
+            module.zero_grad()
+            torch.where(output.abs() < 1e300, output, 0).sum().backward()
+            trace = layer.forward(part, lengths=lengths)
+            d_output = (np.abs(trace.output) < 1e300).astype(float)
+            grads = layer.backward(trace, d_output)
+            near = {"rtol": 1e-10, "atol": 1e-12}
+            np.testing.assert_allclose(trace.output, output.detach().numpy(), **near)
+            np.testing.assert_allclose(grads.input, xt.grad.numpy(), **near)
+            for name, p in module.named_parameters():
+                np.testing.assert_allclose(grads.parameters[name], p.grad.numpy(), **near)
 
 
 def test_access_by_layer_says_what_there_is(rng: np.random.Generator) -> None:
@@ -260,3 +278,31 @@ def test_access_by_layer_says_what_there_is(rng: np.random.Generator) -> None:
         _ = grads.c
     with pytest.raises(ValueError, match=f"array: expected {T} steps"):
         single[0].by_time(single.h)
+
+
+def test_output_is_the_callers_own(rng: np.random.Generator) -> None:
+    for layer in (srnn.RNN(I, H, rng=rng), srnn.LSTM(I, H, 2, batch_first=True, rng=rng)):
+        trace = layer.forward(np.ones((B, T, I), np.float32))
+        want = layer.backward(trace, np.ones_like(trace.output)).input
+        trace.output[...] = 0
+        assert_close("dx", layer.backward(trace, np.ones_like(trace.output)).input, want, rel=0)
+
+
+def test_the_hunt_for_nan_is_not_disturbed(rng: np.random.Generator) -> None:
+    """Saturation underflows inside; a caller's np.seterr(all="raise") must not meet it."""
+    with np.errstate(all="raise"):
+        for layer in (srnn.LSTM(I, H, 2, bidirectional=True, rng=rng), srnn.RNN(I, H, rng=rng)):
+            x = np.full((T, B, I), 1e4, np.float32)
+            layer(x)
+            trace = layer.forward(x)
+            layer.backward(trace, np.full_like(trace.output, np.inf))
+        linear = srnn.Linear(I, H, rng=rng)
+        linear.backward(linear.forward(np.full((2, I), np.inf, np.float32)), np.full((2, H), np.inf, np.float32))
+
+
+def test_repr_is_short(rng: np.random.Generator) -> None:
+    lstm = srnn.LSTM(I, H, 2, rng=rng)
+    trace = lstm.forward(np.ones((T, B, I), np.float32))
+    assert repr(trace) == "Trace((0, 'forward'), (1, 'forward'))"
+    assert repr(trace[0]) == "LayerTrace(T=7, B=5, h=(8, 5, 6), a=(7, 5, 24), reverse=False)"
+    assert repr(lstm.backward(trace)) == "Gradients((0, 'forward'), (1, 'forward'))"

@@ -37,7 +37,7 @@ def sum_of_products(
 ) -> Array:  # (R, C)
     """Σ_n left_n right_nᵀ, summed in √N blocks of √N terms, the blocks in float64.
 
-    One float32 sum of N terms loses about √N roundings, this one N^¼: torch's, step by step, loses √B + √T.
+    One float32 sum of N terms loses about √N roundings, this one about N^¼.
     """
     block = max(1, math.isqrt(len(left)))
     total = np.zeros((left.shape[1], right.shape[1]), np.float64)
@@ -62,8 +62,11 @@ def backward(
     steps, batch, inputs = x.shape
     rows = da.reshape(steps * batch, da.shape[2])
     dx[...] = (rows @ weight_ih).reshape(x.shape)  # undoes (1), in x
-    dx[np.arange(steps)[:, None] >= lengths] = 0  # exactly, whatever the weights hold
+    beyond = np.arange(steps)[:, None] >= lengths
+    dx[beyond] = 0  # exactly, whatever the weights hold
     dweight_ih[...] = sum_of_products(rows, x.reshape(steps * batch, inputs))  # undoes (1), in W_ih
-    dweight_hh[...] = sum_of_products(rows, h[:-1].reshape(steps * batch, h.shape[2]))  # undoes (1), in W_hh
+    h_prev = h[:-1].copy()
+    h_prev[beyond] = 0  # a last state may be infinite, and 0 · inf is nan
+    dweight_hh[...] = sum_of_products(rows, h_prev.reshape(steps * batch, h.shape[2]))  # undoes (1), in W_hh
     dbias_ih[...] = rows.sum(axis=0, dtype=np.float64)  # undoes (1), in b_ih
     dbias_hh[...] = dbias_ih  # undoes (1), in b_hh

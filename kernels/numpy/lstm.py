@@ -79,7 +79,6 @@ def step_backward(
     return da, dc, dh_prev, dc_prev
 
 
-@np.errstate(over="ignore", invalid="ignore")  # inf and nan in data pass through, as in torch
 def infer(
     x: Array,  # (T, B, I) zero beyond a sequence's end
     h_0: Array,  # (B, P)
@@ -104,7 +103,6 @@ def infer(
         output[t][b] = h_n[b]
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def forward(
     x: Array,  # (T, B, I) zero beyond a sequence's end
     weight_ih: Array,  # (4H, I)
@@ -127,7 +125,6 @@ def forward(
         a[t][b], gates[t][b], c[t + 1][b], h[t + 1][b] = step_forward(a_x[t][b], h[t][b], c[t][b], weight_hh, weight_hr)
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def backward(
     x: Array,  # (T, B, I) as given to forward
     weight_ih: Array,  # (4H, I)

@@ -52,7 +52,6 @@ def step_backward(
     return da, dh_prev
 
 
-@np.errstate(over="ignore", invalid="ignore")  # inf and nan in data pass through, as in torch
 def infer(
     x: Array,  # (T, B, I) zero beyond a sequence's end
     h_0: Array,  # (B, H)
@@ -75,7 +74,6 @@ def infer(
         output[t][b] = h_n[b]
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def forward(
     x: Array,  # (T, B, I) zero beyond a sequence's end
     weight_ih: Array,  # (H, I)
@@ -96,7 +94,6 @@ def forward(
         a[t][b], h[t + 1][b] = step_forward(a_x[t][b], h[t][b], weight_hh, nonlinearity)
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def backward(
     x: Array,  # (T, B, I) as given to forward
     weight_ih: Array,  # (H, I)

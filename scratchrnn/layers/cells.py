@@ -43,6 +43,7 @@ class RecurrentCell(Module):
         }
         if bias:
             shapes["bias_ih"] = shapes["bias_hh"] = (rows,)
+        self._shapes = shapes
         self._allocate(shapes, check_dtype("dtype", dtype))
         torch_default_(self.parameters, self.hidden_size, check_rng("rng", rng))
 
@@ -69,6 +70,8 @@ class RecurrentCell(Module):
                 f"got {x.shape}"
             )
         batched = x.ndim == 2
+        for name, shape in self._shapes.items():  # the dict is open: what was put there must not be broadcast
+            check_array(name, self.parameters[name], shape=shape, dtype=self.dtype)
         xs = np.array(x.reshape(1, -1, self.input_size), order="C")
         batch = xs.shape[1]
         zeros = np.zeros((batch, self.hidden_size), self.dtype)
@@ -86,6 +89,7 @@ class RecurrentCell(Module):
             return h
         return h, (c if batched else c[0])
 
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def __call__(self, x: FloatArray, state: State | None = None) -> State:
         """Inference: the next state, as torch.nn returns it; keeps nothing.
 
@@ -105,6 +109,7 @@ class RecurrentCell(Module):
         _, h_n, c_n = direction.infer(backends.load(self.backend), self.cell, xs, h, c, w, ones)
         return self._leave_state(h_n, c_n, batched)
 
+    @np.errstate(all="ignore")
     def forward(self, x: FloatArray, state: State | None = None) -> Trace:
         """One step, keeping everything: `trace.output` is h', `trace.state` the next state, `trace.i` a gate (1, B, H).
 
@@ -116,9 +121,12 @@ class RecurrentCell(Module):
         ones = np.ones(xs.shape[1], np.int64)
         t = direction.forward(kernels, self.cell, xs, h, c, Weights.of(parameters, ""), ones, reverse=False)
         state = self._leave_state(t.h[1].copy(), t.c[1].copy() if self.cell.has_c else None, batched)
-        output = t.h[1] if batched else t.h[1, 0]
-        return Trace(output, state, {(0, "forward"): t}, ones, parameters, (), batched, kernels.name, self.cell.name)
+        output = (t.h[1] if batched else t.h[1, 0]).copy()
+        return Trace(
+            output, state, {(0, "forward"): t}, ones, parameters, (), batched, False, kernels.name, self.cell.name
+        )
 
+    @np.errstate(all="ignore")
     def backward(self, trace: Trace, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
         """One step back.
 
@@ -153,7 +161,7 @@ class RecurrentCell(Module):
             d_c,
         )
         d_input = dx[0] if batched else dx[0, 0]
-        d_initial = self._leave_state(layer.h[0], layer.c[0] if self.cell.has_c else None, batched)
+        d_initial = self._leave_state(layer.h[0].copy(), layer.c[0].copy() if self.cell.has_c else None, batched)
         d_parameters = {name: getattr(dw, name) for name in self.parameters}
         return Gradients(d_input, d_initial, d_parameters, {(0, "forward"): layer})
 

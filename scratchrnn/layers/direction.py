@@ -21,9 +21,9 @@ NONLINEARITIES = ("tanh", "relu")
 
 def check_nonlinearity(value: Any) -> str:
     """Return `value` if it names a nonlinearity of the vanilla RNN."""
-    if value not in NONLINEARITIES:
+    if not isinstance(value, str) or value not in NONLINEARITIES:
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu'; got {value!r}")
-    return str(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ def infer(
 ) -> tuple[FloatArray, FloatArray, FloatArray | None]:  # output (T, B, P), h_n (B, P), c_n (B, H)
     """Output and final state, nothing kept."""
     output = np.empty((x.shape[0], *h_0.shape), x.dtype)
-    h_n = np.empty_like(h_0)
+    h_n = np.empty(h_0.shape, x.dtype)
     if c_0 is None:
         kernels.rnn.infer(
             x, h_0, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, cell.nonlinearity, lengths, output, h_n
         )
         return output, h_n, None
-    c_n = np.empty_like(c_0)
+    c_n = np.empty(c_0.shape, x.dtype)
     kernels.lstm.infer(
         x, h_0, c_0, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, w.weight_hr, lengths, output, h_n, c_n
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from scratchrnn._typing import DType, FloatArray
 from scratchrnn._validate import check_array, check_bool, check_probability
-from scratchrnn.layers.module import Module
+from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
 
@@ -71,16 +71,20 @@ class Dropout(Module):
         """Inference: x itself, as in torch."""
         return check_array("x", x)
 
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def forward(self, x: FloatArray, training: bool = True, rng: np.random.Generator | None = None) -> DropoutTrace:
         """Drop, keeping the mask; `rng` stands in for the layer's own."""
         check_array("x", x)
+        generator = self.rng if rng is None else check_rng("rng", rng)
         if not check_bool("training", training) or self.p == 0.0:
             return DropoutTrace(x.copy(), None)
-        mask = draw_mask(x.shape, self.p, x.dtype, rng or self.rng)
+        mask = draw_mask(x.shape, self.p, x.dtype, generator)
         return DropoutTrace(x * mask, mask)
 
+    @np.errstate(all="ignore")
     def backward(self, trace: DropoutTrace, d_output: FloatArray) -> Gradients:
         """dL/dx = m ⊙ dL/dy."""
+        check_trace(trace, DropoutTrace, self)
         check_array("d_output", d_output, shape=trace.output.shape, dtype=trace.output.dtype)
         dx = d_output.copy() if trace.mask is None else d_output * trace.mask
         return Gradients(dx, None, {}, {})

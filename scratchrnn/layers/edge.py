@@ -43,11 +43,15 @@ def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool) -> Int
         raise ValueError("lengths: expected None for an input without a batch axis; give x[:length] instead")
     if not isinstance(lengths, (Sequence, np.ndarray)) or isinstance(lengths, (str, bytes)):
         raise TypeError(f"lengths: expected {batch} integers; got {describe(lengths)}")
-    array = np.asarray(lengths)
+    try:
+        array = np.asarray(lengths)
+    except ValueError:
+        raise TypeError(f"lengths: expected {batch} integers; got {describe(lengths)}") from None
     if array.shape != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), one for each sample; got {array.shape}")
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"lengths: expected integers; got dtype {array.dtype}")
+    mixed = not isinstance(lengths, np.ndarray) and any(isinstance(n, (bool, np.bool_)) for n in lengths)
+    if (array.dtype.kind not in "iu" and array.size) or mixed or isinstance(lengths, np.ma.MaskedArray):
+        raise TypeError(f"lengths: expected integers; got {describe(lengths) if mixed else f'dtype {array.dtype}'}")
     outside = np.flatnonzero((array < 1) | (array > steps))
     if outside.size:
         at = int(outside[0])

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_dtype, check_int, check_positive_int, describe
 from scratchrnn.init import normal_
-from scratchrnn.layers.module import Module
+from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
 
@@ -30,7 +30,7 @@ class Embedding(Module):
     Parameters
     ----------
     num_embeddings, embedding_dim : int
-        V rows of size E.
+        V rows of size E. What follows are keywords only, other than in torch.
     padding_idx : int, optional
         This row starts at zero and gets no gradient. Negative counts from the end.
     dtype : float32 or float64
@@ -84,8 +84,10 @@ class Embedding(Module):
         """Rows (..., E) for integer indices (...), with what backward needs."""
         return EmbeddingTrace(self(indices), indices.copy())
 
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def backward(self, trace: EmbeddingTrace, d_output: FloatArray) -> Gradients:
         """Each row's gradient is the sum over the places that read it; indices have none."""
+        check_trace(trace, EmbeddingTrace, self, trace_of=lambda t: t.output.shape[-1] == self.embedding_dim)
         check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         gradient = np.zeros_like(self.parameters["weight"])
         flat = trace.indices.reshape(-1)

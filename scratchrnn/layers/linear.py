@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
 from scratchrnn.init import uniform_
-from scratchrnn.layers.module import Module
+from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
 
@@ -32,7 +32,7 @@ class Linear(Module):
     Parameters
     ----------
     in_features, out_features : int
-        I and O.
+        I and O. What follows are keywords only, other than in torch.
     bias : bool
     dtype : float32 or float64
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
@@ -78,6 +78,7 @@ class Linear(Module):
             raise ValueError(f"x: expected a last axis of in_features={self.in_features}; got shape {x.shape}")
         return x
 
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def __call__(self, x: FloatArray) -> FloatArray:
         """y (..., O) for x (..., I); keeps nothing."""
         flat = self._enter(x).reshape(-1, self.in_features)
@@ -90,12 +91,19 @@ class Linear(Module):
         """y (..., O) for x (..., I), with what backward needs."""
         return LinearTrace(self(x), x.copy(), self.parameters["weight"].copy())
 
+    @np.errstate(all="ignore")
     def backward(self, trace: LinearTrace, d_output: FloatArray) -> Gradients:
         """dx = dy W, dW = dyᵀ x, db = Σ dy; `d_output` has the output's shape."""
+        check_trace(
+            trace, LinearTrace, self, trace_of=lambda t: t.weight.shape == (self.out_features, self.in_features)
+        )
         check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         dy = d_output.reshape(-1, self.out_features)
-        gradients: dict[str, FloatArray] = {"weight": dy.T @ trace.input.reshape(-1, self.in_features)}
+        # in float64: a sum over a whole text's positions in float32 would lose digits that torch keeps
+        wide = dy.astype(np.float64)
+        weight = wide.T @ trace.input.reshape(-1, self.in_features)
+        gradients: dict[str, FloatArray] = {"weight": weight.astype(self.dtype, copy=False)}
         if self.bias_wanted:
-            gradients["bias"] = dy.sum(axis=0)
+            gradients["bias"] = wide.sum(axis=0).astype(self.dtype, copy=False)
         dx = (dy @ trace.weight).reshape(trace.input.shape)
         return Gradients(dx, None, gradients, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ FORMAT = "scratchrnn"  # key of the safetensors metadata
 
 
 class Module(ABC):
-    """A layer: parameters by name and a configuration, no other state.
+    """A layer: parameters by name, a configuration, and where it drops out a generator; no other state.
 
     Attributes
     ----------
@@ -53,6 +53,8 @@ class Module(ABC):
         if name in parameters:
             target = parameters[name]
             target[...] = check_array(name, value, shape=target.shape, dtype=target.dtype)
+        elif isinstance(value, np.ndarray):
+            raise AttributeError(f"{type(self).__name__} has no parameter {name}; it has {', '.join(parameters)}")
         else:
             object.__setattr__(self, name, value)
 
@@ -85,8 +87,11 @@ class Module(ABC):
             raise ValueError(f"state: expected exactly the parameters of {self!r}; {'; '.join(parts)}")
         for name, target in self.parameters.items():
             check_array(name, state[name], shape=target.shape, dtype=target.dtype, why=f"for {self!r}")
+            if not target.flags.writeable:
+                raise ValueError(f"{name}: expected a parameter that can be written; this one is read-only")
+        values = {name: state[name].copy() for name in self.parameters}  # they may be this layer's own arrays
         for name, target in self.parameters.items():
-            target[...] = state[name]
+            target[...] = values[name]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters as a safetensors file, with the configuration in its metadata; whole or not at all."""
@@ -120,9 +125,17 @@ class Module(ABC):
         try:
             layer = cls(**config)
             layer.load_state_dict(tensors)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError) as error:
             raise ValueError(f"{path}: {error}") from None
         return layer
+
+
+def check_trace(trace: Any, kind: type, layer: Module, trace_of: Callable[[Any], bool] = lambda _: True) -> None:
+    """Raise unless `trace` is of this kind, and of a layer like this one as far as `trace_of` can tell."""
+    if not isinstance(trace, kind):
+        raise TypeError(f"trace: expected what forward of {layer!r} returned; got {type(trace).__name__}")
+    if not trace_of(trace):
+        raise ValueError(f"trace: expected one of {layer!r}; got one of a layer of another size")
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, FloatArray], dict[str, str]]:
@@ -137,6 +150,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, FloatArray
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: expected a file; this is a folder")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:

@@ -141,6 +141,8 @@ class Recurrent(Module):
         self, x: Any, state: Any, lengths: Any
     ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
         """x (T, B, I), h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, lengths (B,), batched."""
+        for name, shape in self._shapes().items():  # the dict is open: what was put there must not be broadcast
+            check_array(name, self.parameters[name], shape=shape, dtype=self.dtype)
         xs, batched = edge.enter_input(x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype)
         steps, batch, _ = xs.shape
         ns = edge.enter_lengths(lengths, steps=steps, batch=batch, batched=batched)
@@ -152,6 +154,7 @@ class Recurrent(Module):
 
     # Inference
 
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def __call__(self, x: FloatArray, state: State | None = None, lengths: Any = None) -> tuple[FloatArray, State]:
         """Inference: (output, state) as torch.nn returns them in eval mode; keeps nothing.
 
@@ -169,8 +172,8 @@ class Recurrent(Module):
         """
         kernels = backends.load(self.backend)
         below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
-        h_n = np.empty_like(h_0)
-        c_n = None if c_0 is None else np.empty_like(c_0)
+        h_n = np.empty(h_0.shape, self.dtype)
+        c_n = None if c_0 is None else np.empty(c_0.shape, self.dtype)
         outputs: list[FloatArray] = []
         for n, key in enumerate(self._keys()):
             w = Weights.of(self.parameters, self._suffix(key))
@@ -189,6 +192,7 @@ class Recurrent(Module):
 
     # Forward with everything kept
 
+    @np.errstate(all="ignore")
     def forward(
         self,
         x: FloatArray,
@@ -222,6 +226,7 @@ class Recurrent(Module):
         """
         kernels = backends.load(self.backend)
         check_bool("training", training)
+        generator = self.rng if rng is None else check_rng("rng", rng)
         below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
         parameters = self.state_dict()
         layers: dict[Key, LayerTrace] = {}
@@ -237,24 +242,26 @@ class Recurrent(Module):
                 below = _side_by_side([t.by_time(t.h[1:]) for t in traces])
                 if key[0] < self.num_layers - 1:
                     drop = training and self.dropout > 0
-                    masks.append(draw_mask(below.shape, self.dropout, self.dtype, rng or self.rng) if drop else None)
+                    masks.append(draw_mask(below.shape, self.dropout, self.dtype, generator) if drop else None)
                     below = below if masks[-1] is None else below * masks[-1]
         h_n = np.stack([t.at_end(t.h) for t in layers.values()])
         c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
         return Trace(
-            edge.leave_output(below, batch_first=self.batch_first, batched=batched),
+            edge.leave_output(below.copy(), batch_first=self.batch_first, batched=batched),
             edge.leave_state(h_n, c_n, batched=batched),
             layers,
             ns,
             parameters,
             tuple(masks),
             batched,
+            self.batch_first,
             kernels.name,
             self.cell.name,
         )
 
     # Backward through time
 
+    @np.errstate(all="ignore")
     def backward(self, trace: Trace, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
         """Backpropagate through time, by hand.
 
@@ -320,6 +327,8 @@ class Recurrent(Module):
         if not isinstance(trace, Trace):
             raise TypeError(f"trace: expected what forward of this layer returned; got {type(trace).__name__}")
         made_by = {name: array.shape for name, array in trace.parameters.items()}
+        if trace.batch_first != self.batch_first:
+            raise ValueError(f"trace: expected one of a layer with batch_first={self.batch_first}; got the other")
         if trace.cell != self.cell.name or made_by != self._shapes() or trace[0].a.dtype != self.dtype:
             raise ValueError(f"trace: expected one of {self!r}; got one of a {trace.cell} with parameters {made_by}")
 
