@@ -50,7 +50,7 @@ def _expm1_parts(real: Any) -> Callable[[Any], tuple[Any, Any]]:
     if real is types.float32:
 
         @register_jitable
-        def parts(x):  # type: ignore[no-untyped-def]
+        def parts(x):
             n = round_to_int(x * per_ln2)
             r = fma(-n, low, fma(-n, high, x))
             p = fma(fma(fma(fma(fma(c[0], r, c[1]), r, c[2]), r, c[3]), r, c[4]), r, c[5])
@@ -58,7 +58,7 @@ def _expm1_parts(real: Any) -> Callable[[Any], tuple[Any, Any]]:
     else:
 
         @register_jitable
-        def parts(x):  # type: ignore[no-untyped-def]
+        def parts(x):
             n = round_to_int(x * per_ln2)
             r = fma(-n, low, fma(-n, high, x))
             p = fma(fma(fma(fma(fma(c[0], r, c[1]), r, c[2]), r, c[3]), r, c[4]), r, c[5])
@@ -69,11 +69,11 @@ def _expm1_parts(real: Any) -> Callable[[Any], tuple[Any, Any]]:
 
 
 @overload(tanh, jit_options={"error_model": "numpy"})
-def _tanh(x):  # type: ignore[no-untyped-def]
+def _tanh(x):
     number, end, parts = NUMPY[x], NUMPY[x](TANH_IS_1[x]), _expm1_parts(x)
     one, two = number(1), number(2)
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         y = abs(x)
         y = choose(y > end, end, y)  # a nan stays
         n, q = parts(y + y)
@@ -90,11 +90,11 @@ def _tanh(x):  # type: ignore[no-untyped-def]
 
 
 @overload(sigmoid, jit_options={"error_model": "numpy"})
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+def _sigmoid(x):
     number, end, parts = NUMPY[x], NUMPY[x](EXP_IS_0[x]), _expm1_parts(x)
     zero, half, one = number(0), number(0.5), number(1)
 
-    def implementation(x):  # type: ignore[no-untyped-def]
+    def implementation(x):
         y = abs(x)
         y = choose(y > end, end, y)
         n, q = parts(-y)

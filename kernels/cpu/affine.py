@@ -26,7 +26,7 @@ LEAST_BLOCK = 16  # of a sum over time: below this the tile's own cost shows
 
 
 @inner
-def input_part(a, a_step, a_at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, stop):  # type: ignore[no-untyped-def]
+def input_part(a, a_step, a_at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, stop):
     """W_ih x_t + bias of sample b for t in start..stop, in rows of a: the first at a_at, then every a_step."""
     n = bias.size
     for t in range(stop - start):
@@ -38,7 +38,7 @@ def input_part(a, a_step, a_at, x, batch, inputs, bias, p_ih, lanes, edge, b, st
 
 
 @Kernel
-def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edge, first, last):  # type: ignore[no-untyped-def]
+def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edge, first, last):
     """dx_t = W_ihᵀ da_t for a range of (sample, block of steps), zero beyond a length."""
     blocks = (steps + BLOCK - 1) // BLOCK
     for item in range(first, last):
@@ -54,7 +54,7 @@ def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edg
 
 
 @Kernel
-def sum_of_products(out, left, left_width, right, right_width, count, block, lanes, edge, room, first, last):  # type: ignore[no-untyped-def]
+def sum_of_products(out, left, left_width, right, right_width, count, block, lanes, edge, room, first, last):
     """out[r, :] = Σ_n left[n, r] right[n, :] for r in first..last, n in blocks; room for one packed block of right."""
     own = out[first * right_width : last * right_width]
     for j in range(own.size):
@@ -67,7 +67,7 @@ def sum_of_products(out, left, left_width, right, right_width, count, block, lan
 
 
 @Kernel
-def column_sums(out, left, width, count, sums, first, last):  # type: ignore[no-untyped-def]
+def column_sums(out, left, width, count, sums, first, last):
     """out[r] = Σ_n left[n, r] for r in first..last, summed in float64."""
     for j in range(last - first):
         sums[j] = 0
@@ -123,7 +123,12 @@ def backward(
 
     threads.run(task, threads.split(batch * -(-steps // BLOCK), workers))  # undoes (1), in x
     products_in_parallel(dweight_ih, da, x, workers)  # undoes (1), in W_ih
-    products_in_parallel(dweight_hh, da, h[:-1], workers)  # undoes (1), in W_hh
+    h_prev = h[:-1]
+    beyond = np.arange(steps)[:, None] >= lengths
+    if beyond.any():
+        h_prev = h_prev.copy()
+        h_prev[beyond] = 0  # a last state may be infinite, and 0 · inf is nan
+    products_in_parallel(dweight_hh, da, h_prev, workers)  # undoes (1), in W_hh
     sums = (dbias_ih, da.reshape(-1), rows, steps * batch, np.empty(rows), 0, rows)
     column_sums.ready(da.dtype, *sums)(*sums)  # undoes (1), in b_ih
     dbias_hh[...] = dbias_ih  # undoes (1), in b_hh

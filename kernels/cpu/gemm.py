@@ -38,7 +38,7 @@ def scratch(dtype: Any) -> Array:
 
 
 @inner
-def pack(w, n_stride, k_stride, n, k, lanes, out):  # type: ignore[no-untyped-def]
+def pack(w, n_stride, k_stride, n, k, lanes, out):
     """Pack B[k, n] = w[n·n_stride + k·k_stride]; w and out are flat."""
     o = 0
     for p in range(0, n, VECTORS * lanes):
@@ -55,7 +55,7 @@ def pack(w, n_stride, k_stride, n, k, lanes, out):  # type: ignore[no-untyped-de
 
 
 @Kernel
-def pack_all(w, n_stride, k_stride, n, k, lanes, out):  # type: ignore[no-untyped-def]
+def pack_all(w, n_stride, k_stride, n, k, lanes, out):
     """`pack`, for Python."""
     pack(w, n_stride, k_stride, n, k, lanes, out)
 
@@ -85,7 +85,7 @@ tile = _every_tile()
 
 
 @inner
-def product(c, c_at, c_row, a, a_at, a_row, a_column, b, n, k, lanes, rows, edge):  # type: ignore[no-untyped-def]
+def product(c, c_at, c_row, a, a_at, a_row, a_column, b, n, k, lanes, rows, edge):
     """c[r, :n] += Σ_i a[r, i] b[i, :n] for `rows` rows; c and a are flat, from c_at and a_at on, with these strides."""
     panel = 0
     for p in range(0, n, VECTORS * lanes):

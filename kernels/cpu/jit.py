@@ -23,7 +23,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from .machine import UNIT
 
 # error_model: a division by zero is inf or nan as in NumPy, and the check for it would keep a loop scalar
-OPTIONS = {"nogil": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 VARIABLE = "SCRATCHRNN_CACHE_DIR"
 NOTICE_AFTER = 1.0  # seconds
 
@@ -73,7 +73,7 @@ class _Locator(_CacheLocator):
 
 
 class _Impl(CompileResultCacheImpl):
-    _locator_classes = (_Locator,)
+    _locator_classes = [_Locator]  # noqa: RUF012
 
 
 class _Cache(FunctionCache):
@@ -93,10 +93,9 @@ def _writable() -> bool:
         with tempfile.TemporaryFile(dir=_folder()):
             return True
     except OSError as error:
-        print(
+        sys.stderr.write(
             f"scratchrnn: the kernel cache {_folder()} cannot be written ({error.strerror or error}); kernels are "
-            f"compiled anew in each process. {VARIABLE} names another folder.",
-            file=sys.stderr,
+            f"compiled anew in each process. {VARIABLE} names another folder.\n"
         )
         return False
 
@@ -110,7 +109,7 @@ class Kernel:
     """A function that Python calls: compiled for its argument types on first use, from the cache if it is there."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, function)
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
         self._function = function
         self._lock = threading.Lock()
         self._dispatcher: Any = None
@@ -130,13 +129,13 @@ class Kernel:
     def ready(self, dtype: Any, *arguments: Any) -> Any:
         """Return the dispatcher, compiled for these arguments of this dtype: the only thing their types depend on."""
         if dtype not in self._dtypes:
-            with notice(f"{self._function.__module__.rsplit('.', 1)[-1]}.{self._function.__name__} for {dtype}"):
+            with Notice(f"{self._function.__module__.rsplit('.', 1)[-1]}.{self._function.__name__} for {dtype}"):
                 self.dispatcher().compile(tuple(map(numba.typeof, arguments)))
             self._dtypes.add(dtype)
         return self._dispatcher
 
 
-class notice:
+class Notice:
     """Within the block, print one line to stderr if it takes longer than a second, and one when it is done."""
 
     def __init__(self, what: str) -> None:
@@ -145,7 +144,7 @@ class notice:
 
     def _say(self) -> None:
         self._said = True
-        print(f"scratchrnn: compiling {self._what}, once for this machine ...", file=sys.stderr, flush=True)
+        sys.stderr.write(f"scratchrnn: compiling {self._what}, once for this machine ...\n")
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
@@ -156,4 +155,4 @@ class notice:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         if self._said:
-            print(f"scratchrnn: compiled in {time.perf_counter() - self._began:.1f} s", file=sys.stderr, flush=True)
+            sys.stderr.write(f"scratchrnn: compiled in {time.perf_counter() - self._began:.1f} s\n")

@@ -6,8 +6,8 @@ from .jit import inner
 
 
 @inner
-def next_run(lengths, t, start, stop):  # type: ignore[no-untyped-def]
-    """First run of neighbouring samples in start..stop whose sequences have a step t: (from, to); (stop, stop) if none."""
+def next_run(lengths, t, start, stop):
+    """First run of neighbours in start..stop whose sequences have a step t: (from, to); (stop, stop) if none."""
     while start < stop and lengths[start] <= t:
         start += 1
     end = start

@@ -2,8 +2,8 @@
 
     B batch   T time   I input   H hidden   P projection (P = H without one);   gate rows i, f, g, o
 
-Arrays are flat: row (t, b) of a (T, B, n) array begins at (t·B + b)·n. Each sample's steps depend on that sample alone, so
-a call may be cut into ranges of samples, and no thread waits for another.
+Arrays are flat: row (t, b) of a (T, B, n) array begins at (t·B + b)·n. Each sample's steps depend on that sample alone,
+so a call may be cut into ranges of samples, and no thread waits for another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .lengths import next_run
 
 
 @inner
-def step_infer(a, c, m):  # type: ignore[no-untyped-def]
+def step_infer(a, c, m):
     """Equations (2) to (4) of one row, c in place."""
     n = c.size
     a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
@@ -27,7 +27,7 @@ def step_infer(a, c, m):  # type: ignore[no-untyped-def]
 
 
 @inner
-def step_forward(a, gates, c_prev, c, m):  # type: ignore[no-untyped-def]
+def step_forward(a, gates, c_prev, c, m):
     """Equations (2) to (4) of one row, everything kept."""
     n = c.size
     a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
@@ -40,7 +40,7 @@ def step_forward(a, gates, c_prev, c, m):  # type: ignore[no-untyped-def]
 
 
 @inner
-def step_backward(dm, dc, gates, c_prev, c, da, dc_prev):  # type: ignore[no-untyped-def]
+def step_backward(dm, dc, gates, c_prev, c, da, dc_prev):
     """Undo (4) to (2) in one row; dc becomes the total."""
     n = c.size
     i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
@@ -57,7 +57,7 @@ def step_backward(dm, dc, gates, c_prev, c, da, dc_prev):  # type: ignore[no-unt
 
 
 @inner
-def zero(array, start, stop):  # type: ignore[no-untyped-def]
+def zero(array, start, stop):
     """array[start:stop] = 0."""
     part = array[start:stop]
     for j in range(part.size):
@@ -65,7 +65,7 @@ def zero(array, start, stop):  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def infer_rows(  # type: ignore[no-untyped-def]
+def infer_rows(
     x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, output, hidden, size, chunk, lanes, edge, m, work,
     first, last,
 ):  # fmt: skip
@@ -100,7 +100,7 @@ def infer_rows(  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def forward_rows(  # type: ignore[no-untyped-def]
+def forward_rows(
     x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, gates, a, hidden, size, chunk, lanes, edge, m,
     first, last,
 ):  # fmt: skip
@@ -133,9 +133,7 @@ def forward_rows(  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def backward_rows(  # type: ignore[no-untyped-def]
-    batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, first, last
-):
+def backward_rows(batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, first, last):
     """Samples first..last: dh and dc to their totals, and da, from the last step to the first."""
     rows, projected = 4 * hidden, p_hr.size > 0
     for t in range(steps - 1, -1, -1):
@@ -162,7 +160,7 @@ def backward_rows(  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def exposed(gates, c, hidden, m, first, last):  # type: ignore[no-untyped-def]
+def exposed(gates, c, hidden, m, first, last):
     """m = o tanh(c), (4) once more, for rows first..last of gates (N, 4H), c (N, H), m (N, H)."""
     for n in range(first, last):
         o, c_n = gates[(4 * n + 3) * hidden : (4 * n + 4) * hidden], c[n * hidden : (n + 1) * hidden]

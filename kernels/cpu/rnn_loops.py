@@ -2,8 +2,8 @@
 
     B batch   T time   I input   H hidden
 
-Arrays are flat: row (t, b) of a (T, B, n) array begins at (t·B + b)·n. Each sample's steps depend on that sample alone, so
-a call may be cut into ranges of samples, and no thread waits for another.
+Arrays are flat: row (t, b) of a (T, B, n) array begins at (t·B + b)·n. Each sample's steps depend on that sample alone,
+so a call may be cut into ranges of samples, and no thread waits for another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .lengths import next_run
 
 
 @inner
-def step_forward(a, h, relu):  # type: ignore[no-untyped-def]
+def step_forward(a, h, relu):
     """Equation (2) of one row."""
     if relu:
         for j in range(h.size):
@@ -27,7 +27,7 @@ def step_forward(a, h, relu):  # type: ignore[no-untyped-def]
 
 
 @inner
-def step_backward(dh, h, da, relu):  # type: ignore[no-untyped-def]
+def step_backward(dh, h, da, relu):
     """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²."""
     if relu:
         for j in range(h.size):
@@ -38,7 +38,7 @@ def step_backward(dh, h, da, relu):  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def infer_rows(  # type: ignore[no-untyped-def]
+def infer_rows(
     x, inputs, batch, steps, bias, p_ih, p_hh, relu, lengths, h, output, hidden, chunk, lanes, edge, work, first, last
 ):
     """Samples first..last: the output, and h (B, H) from the initial state to the final one."""
@@ -63,7 +63,7 @@ def infer_rows(  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def forward_rows(  # type: ignore[no-untyped-def]
+def forward_rows(
     x, inputs, batch, steps, bias, p_ih, p_hh, relu, lengths, h, a, hidden, chunk, lanes, edge, first, last
 ):
     """Samples first..last: every h and pre-activation, from slot 0 of h."""
@@ -84,7 +84,7 @@ def forward_rows(  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def backward_rows(batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, first, last):  # type: ignore[no-untyped-def]
+def backward_rows(batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, first, last):
     """Samples first..last: dh to its totals, and da, from the last step to the first."""
     for t in range(steps - 1, -1, -1):
         b_0, b_1 = next_run(lengths, t, first, last)

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 VARIABLE = "SCRATCHRNN_NUM_THREADS"
@@ -70,7 +71,7 @@ def split(count: int, parts: int, multiple: int = 1) -> list[tuple[int, int]]:
     units = -(-count // multiple)
     parts = max(1, min(parts, units))
     cuts = [min(count, multiple * (units * p // parts)) for p in range(parts + 1)]
-    return [(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if a < b]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
 def run(task: Callable[..., Any], ranges: Sequence[tuple[int, int]]) -> None:
