@@ -1,7 +1,7 @@
 """The LSTM on CPU: what `kernels/numpy/lstm.py` defines, with its signatures.
 
 Weights are packed once per call, so writing into a weight array is always seen. The batch is cut into ranges of
-samples, one for each thread, which run the whole sequence without waiting for each other (`lstm_loops.py`); the products
+samples, one for each thread, which run the whole sequence without waiting for each other (`lstm_loops.py`); products
 over all time steps are cut by rows of the result (`affine.py`). Results are bitwise the same for any number of threads.
 """
 
