@@ -19,7 +19,7 @@ import importlib
 from types import ModuleType
 
 from scratchrnn import backends, init, losses, optim, rng, testing, toy, trace
-from scratchrnn.backends import use_backend
+from scratchrnn.backends import get_num_threads, set_num_threads, use_backend
 from scratchrnn.layers import LSTM, RNN, Dropout, Embedding, Linear, LSTMCell, RNNCell
 from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, Trace
 
@@ -41,10 +41,12 @@ __all__ = [
     "RNNCell",
     "Trace",
     "backends",
+    "get_num_threads",
     "init",
     "losses",
     "optim",
     "rng",
+    "set_num_threads",
     "testing",
     "toy",
     "trace",

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from scratchrnn._validate import check_positive_int
 
 
 class BackendUnavailableError(RuntimeError):
@@ -134,3 +137,59 @@ def use_backend(name: str) -> Iterator[Backend]:
         yield _record(name)
     finally:
         _current.reset(token)
+
+
+def _cpu(module: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.kernels.cpu.{module}")
+
+
+def set_num_threads(n: int) -> None:
+    """Let the backend "numba" use up to `n` threads, the calling one among them.
+
+    Holds for the whole process. Results are the same to the last bit for any number, and a call too small to be shared
+    runs on one. Without a call the number is that of the environment variable SCRATCHRNN_NUM_THREADS, read at the first
+    use, or else of the cores that this process may run on. Neither torch's threads nor those of NumPy's BLAS change.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        Not an integer.
+    ValueError
+        Below 1.
+
+    >>> before = get_num_threads()
+    >>> set_num_threads(2)
+    >>> get_num_threads()
+    2
+    >>> set_num_threads(before)
+    """
+    _cpu("threads").set_num_threads(check_positive_int("n", n))
+
+
+def get_num_threads() -> int:
+    """Threads that the backend "numba" may use.
+
+    Raises
+    ------
+    ValueError
+        The environment variable SCRATCHRNN_NUM_THREADS decides, and is not a whole number of at least 1.
+    """
+    return int(_cpu("threads").get_num_threads())
+
+
+def kernel_cache_folder() -> Path:
+    """Where the backend "numba" keeps compiled kernels: in SCRATCHRNN_CACHE_DIR, else in the user's cache folder.
+
+    An edited kernel, another Numba or another vector unit means another folder.
+
+    Raises
+    ------
+    OSError
+        The user has no home folder, and no environment variable names another.
+    """
+    return Path(_cpu("jit").cache_folder())

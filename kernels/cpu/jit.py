@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pickle
 import sys
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.serialize import dumps
 
 from .machine import UNIT
 
@@ -26,8 +28,6 @@ from .machine import UNIT
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 VARIABLE = "SCRATCHRNN_CACHE_DIR"
 NOTICE_AFTER = 1.0  # seconds
-
-_said_unwritable = False
 
 
 def source_hash(folder: Path | None = None) -> str:
@@ -42,14 +42,21 @@ def cache_folder() -> Path:
     """Where compiled kernels are kept: in `SCRATCHRNN_CACHE_DIR`, else in the user's cache folder."""
     if os.environ.get(VARIABLE):
         base = Path(os.environ[VARIABLE])
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches" / "scratchrnn"
-    elif os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "scratchrnn" / "Cache"
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchrnn"
+        try:
+            base = _users_cache()
+        except RuntimeError:
+            raise OSError("the user has no home folder") from None
     unit = f"{UNIT.bits}x{UNIT.rows}x{UNIT.vectors}"
     return base / f"numba-{numba.__version__}-{unit}-{source_hash()}"
+
+
+def _users_cache() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "scratchrnn"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "scratchrnn" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchrnn"
 
 
 class _Locator(_CacheLocator):
@@ -77,7 +84,43 @@ class _Impl(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
+    """A file for each kernel and signature, its hash in front.
+
+    Numba's own index names one file for two signatures if two processes save at once, and a file cut short stops it.
+    """
+
     _impl_class = _Impl
+
+    def _file(self, signature: Any, context: Any) -> Path:
+        key = hashlib.sha256(repr(self._index_key(signature, context.codegen())).encode()).hexdigest()[:16]
+        return _folder() / f"{self._impl.filename_base}-{key}.nbc"
+
+    def _load_overload(self, signature: Any, context: Any) -> Any:
+        try:
+            data = self._file(signature, context).read_bytes()
+        except OSError:
+            return None
+        digest, payload = data[:32], data[32:]
+        if hashlib.sha256(payload).digest() != digest:
+            return None
+        return self._impl.rebuild(context, pickle.loads(payload))
+
+    def _save_overload(self, signature: Any, result: Any) -> None:
+        if not self._impl.check_cachable(result):
+            return
+        path, payload = self._file(signature, result.target_context), dumps(self._impl.reduce(result))
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                try:
+                    file.write(hashlib.sha256(payload).digest() + payload)
+                    file.close()
+                    os.replace(file.name, path)
+                except OSError:
+                    file.close()
+                    os.unlink(file.name)
+                    raise
+        except OSError as error:
+            _say_unwritable(str(path.parent), error.strerror or str(error))
 
 
 @functools.cache
@@ -87,17 +130,28 @@ def _folder() -> Path:
 
 @functools.cache
 def _writable() -> bool:
-    """Whether the cache folder can be written; if not, say so once: every process will compile again."""
+    """Whether the cache folder can be written; if not, say so: every process will compile again."""
     try:
         _folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=_folder()):
             return True
     except OSError as error:
-        sys.stderr.write(
-            f"scratchrnn: the kernel cache {_folder()} cannot be written ({error.strerror or error}); kernels are "
-            f"compiled anew in each process. {VARIABLE} names another folder.\n"
-        )
+        _say_unwritable(os.environ.get(VARIABLE) or "", error.strerror or str(error))
         return False
+
+
+_said_unwritable = False
+
+
+def _say_unwritable(folder: str, reason: str) -> None:
+    """Say it once in a process."""
+    global _said_unwritable
+    if not _said_unwritable:
+        _said_unwritable = True
+        sys.stderr.write(
+            f"scratchrnn: the kernel cache {folder} cannot be written ({reason}); kernels are compiled anew in each "
+            f"process. {VARIABLE} names another folder.\n"
+        )
 
 
 def inner(function: Callable[..., Any]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import Any
 
@@ -81,12 +81,22 @@ def run(task: Callable[..., Any], ranges: Sequence[tuple[int, int]]) -> None:
         for part, (first, last) in enumerate(ranges):
             task(part, first, last)
         return
+    others: list[Future[Any]] = []
+    own = list(enumerate(ranges))
     with _lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, get_num_threads() - 1), thread_name_prefix="scratchrnn")
-        others = [_pool.submit(task, part, *span) for part, span in enumerate(ranges[:-1])]
+        try:
+            while len(own) > 1:
+                part, span = own[0]
+                others.append(_pool.submit(task, part, *span))
+                del own[0]
+        except RuntimeError:  # the interpreter is ending and starts no threads: all that is left is the caller's
+            pass
     try:
-        task(len(ranges) - 1, *ranges[-1])
+        for part, (first, last) in own:
+            task(part, first, last)
     finally:
-        for other in others:
-            other.result()
+        wait(others)  # all of them, whoever failed: none may write after the call
+    for other in others:
+        other.result()

@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
-from scratchrnn import __version__
+from scratchrnn import __version__, backends
 from scratchrnn.cli.check import check
 from scratchrnn.cli.info import info
 from scratchrnn.cli.study import study
-from scratchrnn.cli.terminal import BAD_INPUT, FAILED, INTERRUPTED, InputError, print_error
+from scratchrnn.cli.terminal import BAD_INPUT, FAILED, INTERRUPTED, InputError, print_error, user_input
+from scratchrnn.cli.warmup import warmup
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which typer ships under no name
 
@@ -56,12 +57,18 @@ def start(
     What this machine can do:
 
         $ scratchrnn info
+
+    Compile everything now rather than when it is first needed:
+
+        $ scratchrnn warmup
     """
+    with user_input():
+        backends.get_num_threads()  # a bad SCRATCHRNN_NUM_THREADS would stop every command somewhere
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-for command in (study, check, info):
+for command in (study, check, info, warmup):
     app.command()(command)
 
 

@@ -14,19 +14,21 @@ from typing import Annotated, Any
 import typer
 
 PACKAGES = ("numpy", "numba", "scipy", "matplotlib", "safetensors", "torch", "numba-cuda")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+VARIABLES = (
+    "SCRATCHRNN_NUM_THREADS", "SCRATCHRNN_CACHE_DIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+)  # fmt: skip
 
 
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Print versions, CPU, BLAS with its threads, and each backend with the reason if it cannot run.
+    """Print versions, CPU, threads, the folder of compiled kernels, and each backend with the reason if it cannot run.
 
     Examples:
 
         $ scratchrnn info
         $ scratchrnn info --json | jq .backends
-        $ OMP_NUM_THREADS=2 scratchrnn info
+        $ SCRATCHRNN_NUM_THREADS=2 scratchrnn info
     """
     facts = collect()
     if as_json:
@@ -57,7 +59,9 @@ def collect() -> dict[str, Any]:
             "features": [*simd.get("baseline", []), *simd.get("found", [])],
         },
         "blas": {"name": blas.get("name"), "version": blas.get("version"), "threads": blas_threads()},
-        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "threads": backends.get_num_threads(),
+        "kernel_cache": _kernel_cache(),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "backends": [
             {
                 "name": backend.name,
@@ -70,6 +74,16 @@ def collect() -> dict[str, Any]:
             for backend in backends.known()
         ],
     }
+
+
+def _kernel_cache() -> dict[str, Any]:
+    from scratchrnn import backends
+
+    try:
+        folder = backends.kernel_cache_folder()
+    except OSError as error:
+        return {"folder": None, "kernels": 0, "why_not": str(error)}
+    return {"folder": str(folder), "kernels": sum(1 for _ in folder.glob("*.nbc")), "why_not": None}
 
 
 def _version(package: str) -> str | None:
@@ -123,10 +137,16 @@ def _print(facts: dict[str, Any]) -> None:
     )
     table.add_row("cpu", f"{cpu['name']}, {cpu['usable_cores']} of {cpu['cores']} cores usable")
     table.add_row("simd", " ".join(cpu["features"]) or "not known")
+    table.add_row("threads", f"{facts['threads']} for backend numba")
+    cache = facts["kernel_cache"]
+    table.add_row(
+        "kernel cache",
+        f"{cache['folder']}, {cache['kernels']} compiled" if cache["folder"] else f"none: {cache['why_not']}",
+    )
     threads = "threads not known" if blas["threads"] is None else f"{blas['threads']} threads"
     table.add_row("blas", f"{blas['name']} {blas['version']}, {threads}")
     variables = ", ".join(f"{name}={value}" for name, value in facts["environment"].items())
-    table.add_row("environment", variables or f"none of {', '.join(THREAD_VARIABLES)} is set")
+    table.add_row("environment", variables or f"none of {', '.join(VARIABLES)} is set")
     for n, backend in enumerate(facts["backends"]):
         state = "[green]usable[/]" if backend["usable"] else f"[red]not usable[/]: {backend['why_not']}"
         default = ", default" if backend["default"] else ""

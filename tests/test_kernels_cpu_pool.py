@@ -1,0 +1,128 @@
+"""The number of threads, and how work is handed to them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scratchrnn.kernels.cpu import threads
+
+import scratchrnn as srnn
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = srnn.get_num_threads()
+    yield
+    srnn.set_num_threads(before)
+
+
+# --- the number
+
+
+def test_set_and_get() -> None:
+    counts: list[Any] = [3, np.int64(5), 1]
+    for count in counts:
+        srnn.set_num_threads(count)
+        assert srnn.get_num_threads() == count
+        assert type(srnn.get_num_threads()) is int
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_set_refuses_a_number_below_one(value: int) -> None:
+    before = srnn.get_num_threads()
+    with pytest.raises(ValueError, match=f"n: expected an integer of at least 1; got {value}"):
+        srnn.set_num_threads(value)
+    assert srnn.get_num_threads() == before
+
+
+@pytest.mark.parametrize("value", [2.0, "2", None, True, np.array(2.0)])
+def test_set_refuses_what_is_no_integer(value: Any) -> None:
+    with pytest.raises(TypeError, match="n: expected an integer of at least 1; got "):
+        srnn.set_num_threads(value)
+
+
+def from_environment(value: str | None, program: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != threads.VARIABLE}
+    if value is not None:
+        environment[threads.VARIABLE] = value
+    return subprocess.run(
+        [sys.executable, "-c", f"import numpy as np, scratchrnn as srnn\n{program}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_environment_decides_until_a_call_does() -> None:
+    program = "print(srnn.get_num_threads()); srnn.set_num_threads(2); print(srnn.get_num_threads())"
+    assert from_environment("5", program).stdout.split() == ["5", "2"]
+    assert from_environment(None, program).stdout.split() == [str(threads.usable_cores()), "2"]
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "two", "2.5", "", " "])
+def test_a_bad_environment_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(threads.VARIABLE, value)
+    monkeypatch.setattr(threads, "_threads", None)  # as at the start of a process
+    with pytest.raises(ValueError, match=r"^SCRATCHRNN_NUM_THREADS: expected an integer of at least 1; got ") as caught:
+        srnn.get_num_threads()
+    assert str(caught.value).endswith(repr(value))
+    with pytest.raises(ValueError, match="SCRATCHRNN_NUM_THREADS"):
+        srnn.RNN(3, 4)(np.zeros((2, 1, 3), np.float32))
+
+
+def test_the_environment_is_no_matter_for_an_explicit_number() -> None:
+    assert from_environment("two", "srnn.set_num_threads(3); print(srnn.get_num_threads())").stdout == "3\n"
+
+
+# --- running tasks
+
+
+def test_split_covers_everything_once() -> None:
+    for count in (0, 1, 2, 5, 23, 100):
+        for parts in (1, 2, 3, 7, 200):
+            for multiple in (1, 6):
+                ranges = threads.split(count, parts, multiple)
+                assert [n for a, b in ranges for n in range(a, b)] == list(range(count))
+                assert len(ranges) <= parts
+                assert all(a < b for a, b in ranges)
+                assert all(a % multiple == 0 for a, _ in ranges)
+                sizes = [-(-b // multiple) - a // multiple for a, b in ranges]
+                assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_an_exception_in_a_task_reaches_the_caller(bad: int) -> None:
+    srnn.set_num_threads(3)
+    done: list[int] = []
+
+    def task(part: int, first: int, last: int) -> None:
+        if part == bad:
+            raise ArithmeticError(f"part {part}")
+        time.sleep(0.2 * (part == (bad + 1) % 3))
+        done.append(part)
+
+    with pytest.raises(ArithmeticError, match=f"part {bad}"):
+        threads.run(task, threads.split(9, 3))
+    assert sorted(done) == sorted({0, 1, 2} - {bad}), "a task still runs after the call"
+    threads.run(lambda part, first, last: done.append(part), threads.split(9, 3))  # the pool still serves
+    assert len(done) == 5
+
+
+def test_a_layer_still_computes_when_the_interpreter_ends() -> None:
+    program = (
+        "import atexit\n"
+        "srnn.set_num_threads(3)\n"
+        "layer, x = srnn.LSTM(71, 101, backend='numba'), np.ones((31, 23, 71), np.float32)\n"
+        "want = layer(x)[0]\n"
+        "atexit.register(lambda: print((layer(x)[0] == want).all()))"
+    )
+    done = from_environment(None, program)
+    assert done.stdout == "True\n", done.stderr
