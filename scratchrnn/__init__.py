@@ -10,13 +10,20 @@
 ((6, 3, 64), (256, 64))
 """
 
+import importlib
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 if not (Path(__file__).parent / "kernels").is_dir():  # a checkout: kernels/ lies beside this package
-    __path__.append(str(Path(__file__).parents[1]))
-
-import importlib
-from types import ModuleType
+    _spec = importlib.util.spec_from_file_location(
+        "scratchrnn.kernels", Path(__file__).parents[1] / "kernels" / "__init__.py"
+    )
+    if _spec is None or _spec.loader is None:
+        raise ImportError("scratchrnn.kernels: neither in the package nor beside it")
+    sys.modules["scratchrnn.kernels"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["scratchrnn.kernels"])
 
 from scratchrnn import backends, init, losses, optim, rng, testing, toy, trace
 from scratchrnn.backends import get_num_threads, set_num_threads, use_backend
