@@ -78,7 +78,14 @@ def test_help_loads_nothing_heavy() -> None:
 def test_info() -> None:
     done = call(ROOT, "info")
     assert (done.returncode, done.stderr) == (0, "")
-    for expected in (scratchrnn.__version__, "cpu", "blas", "OMP_NUM_THREADS=2", "numpy (cpu, default): usable"):
+    for expected in (
+        scratchrnn.__version__,
+        "cpu",
+        "blas",
+        "OMP_NUM_THREADS=2",
+        "numba (cpu, default): usable",
+        "numpy (cpu): usable",
+    ):
         assert expected in done.stdout
 
 

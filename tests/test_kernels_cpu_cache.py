@@ -16,9 +16,9 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from scratchrnn.kernels.cpu import jit
 
 from scratchrnn import backends
+from scratchrnn.kernels.cpu import jit
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+
 from scratchrnn.kernels.cpu import activations, gemm
 from scratchrnn.kernels.cpu.jit import OPTIONS
 from scratchrnn.kernels.cpu.machine import UNIT

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scratchrnn.kernels.cpu import threads
 
 import scratchrnn as srnn
+from scratchrnn.kernels.cpu import threads
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scratchrnn.kernels.cpu import plan, threads
 
 import scratchrnn as srnn
+from scratchrnn.kernels.cpu import plan, threads
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = (1, 2, 3, 4, 7)

@@ -170,6 +170,7 @@ def test_kernels_are_a_leaf() -> None:
             outside = not item.relative and item.module.split(".")[0] in {
                 "numpy",
                 "numba",
+                "llvmlite",
                 *sys.stdlib_module_names,
             }
             inside = item.relative and within(item.target, "scratchrnn.kernels")
