@@ -14,29 +14,39 @@ from matplotlib.patheffects import withStroke
 from scratchrnn._validate import describe
 
 FONT = "DejaVu Sans"  # ships with matplotlib
+MORE_FONTS = (  # for scripts that it lacks, where they are installed
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Arial Unicode MS",
+)  # fmt: skip
 HALO = [withStroke(linewidth=3, foreground="white")]  # keeps text readable across a line
 
 Name = tuple[float, float, str, str]  # x, y, text, colour
 
 _VISIBLE = {"\n": "⏎", "\r": "↵", "\t": "⇥"}
-_UNKNOWN = "□"
+UNKNOWN = "□"
+
+
+def families() -> list[str]:
+    """The fonts of the figures that are installed; to name others would be a warning in every figure."""
+    installed = set(font_manager.get_font_names())
+    return [FONT, *(name for name in MORE_FONTS if name in installed)]
 
 
 def visible(text: str) -> str:
-    """Return `text` with whitespace as signs (␣ ⏎ ⇥ ↵), and □ for what has no shape of its own or none in the font.
+    """Return `text` with whitespace as signs (␣ ⏎ ⇥ ↵), and □ for what has no shape of its own or none in the fonts.
 
     >>> visible("a b\\n")
     'a␣b⏎'
     """
     if not isinstance(text, str):
         raise TypeError(f"text: expected a string; got {describe(text)}")
-    glyphs = font_manager.get_font(font_manager.findfont(FONT))
+    fonts = [font_manager.get_font(font_manager.findfont(name)) for name in families()]
 
     def sign(character: str) -> str:
         category = unicodedata.category(character)
         shown = _VISIBLE.get(character, "␣" if category == "Zs" else character)
         hidden = shown is character and category[0] in "CMZ"  # control, combining, line separators
-        return _UNKNOWN if hidden or not glyphs.get_char_index(ord(shown)) else shown
+        return UNKNOWN if hidden or not any(font.get_char_index(ord(shown)) for font in fonts) else shown
 
     return "".join(sign(character) for character in text)
 
@@ -86,7 +96,7 @@ def label_steps(ax: Axes, texts: Sequence[str]) -> bool:
     size = min(10.0, points / (1.0 if upright else 0.85))
     if size < 5.5:
         return False
-    ax.set_xticks(range(len(texts)), texts, fontsize=size, fontfamily=FONT, rotation=90 if upright else 0)
+    ax.set_xticks(range(len(texts)), texts, fontsize=size, fontfamily=families(), rotation=90 if upright else 0)
     for label in ax.get_xticklabels():
         label.set_parse_math(False)
     ax.set_xlabel("Read at each step")

@@ -23,13 +23,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from scratchrnn._plot_text import FONT, HALO, Name, label_steps, name_ends, visible
+from scratchrnn._plot_text import HALO, UNKNOWN, Name, families, label_steps, name_ends, visible
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_positive_int, check_real, describe
 from scratchrnn.dynamics import Ends, Saturation
 from scratchrnn.gradflow.distance import check_threshold
 
 __all__ = [
+    "UNKNOWN",
     "figure",
     "gradient_by_distance",
     "hidden_states",
@@ -43,12 +44,14 @@ __all__ = [
 # Okabe & Ito, Color universal design, 2008; the yellow is too pale for lines on white
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+# ends of a range, in the hues of no line (Tol, Colour schemes, 2021, "muted"); white can be read on both
+LOW, HIGH = "#117733", "#AA4499"
 INK, MUTED, FAINT, TRACK = "#333333", "#777777", "#BBBBBB", "#E6E6E6"
 
 _RC: dict[str, Any] = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
-    "font.family": [FONT],
+    "font.family": families(),
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -181,9 +184,10 @@ def gradient_by_distance(ax: Axes, norms: Mapping[str, FloatArray], *, threshold
     ax.set_xlim(0, reach)
     ax.set_ylim(max(bottom, min(lowest, threshold) / 3), highest * 2)
     ax.axhline(threshold, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    side = _free_end(ax, dots + ends, threshold)
     ax.annotate(
-        f"{threshold:.3g}", (1, threshold), (0, 3), xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-        ha="right", color=MUTED, path_effects=HALO,
+        f"{threshold:.3g}", (side, threshold), (0 if side else 3, 3), xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points", ha="right" if side else "left", color=MUTED, path_effects=HALO,
     )  # fmt: skip
     for n, (x, y, text, color) in enumerate(sorted(dots)):
         # the curve of the shortest horizon leaves room below it, the others above; at the right edge stands a name
@@ -320,16 +324,6 @@ def saturation_bars(ax: Axes, saturations: Mapping[str, Saturation]) -> None:
     limits = {(one.threshold, one.low, one.high) for one in saturations.values()}
     if len(limits) > 1:
         raise ValueError(f"saturations: expected one threshold, low and high for all; got {sorted(limits)}")
-    for at, _, ends in rows:
-        ax.barh(at, 1, color=TRACK, height=0.75)
-        for share, edge, sign, color in ((ends.left_share, 0.0, 1, BLUE), (ends.right_share, 1.0, -1, VERMILION)):
-            ax.barh(at, sign * share, left=edge, color=color, height=0.75)
-            inside = share > 0.09
-            ax.annotate(
-                f"{share:.0%}", (edge if inside else edge + sign * share, at), (sign * 5, 0),
-                textcoords="offset points", color="white" if inside else color, weight="bold",
-                ha="left" if sign > 0 else "right", va="center",
-            )  # fmt: skip
     _frame(ax)
     ax.set_yticks([at for at, _, _ in rows], [label for _, label, _ in rows])
     ax.set_ylim(rows[-1][0] + 0.5, -0.5)
@@ -337,10 +331,24 @@ def saturation_bars(ax: Axes, saturations: Mapping[str, Saturation]) -> None:
     ax.tick_params(axis="y", length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_xticks([])
+    whole = ax.figure.canvas.figure
+    if (engine := whole.get_layout_engine()) is not None:
+        engine.execute(whole)  # how long the bars are decides what can be written on them
+    points = ax.get_window_extent().width * 72 / whole.dpi
+    for at, _, ends in rows:
+        ax.barh(at, 1, color=TRACK, height=0.75)
+        for share, edge, sign, color in ((ends.left_share, 0.0, 1, LOW), (ends.right_share, 1.0, -1, HIGH)):
+            ax.barh(at, sign * share, left=edge, color=color, height=0.75)
+            inside = share * points > 8 + 0.75 * mpl.rcParams["font.size"] * len(f"{share:.0%}")
+            ax.annotate(
+                f"{share:.0%}", (edge if inside else edge + sign * share, at), (sign * 5, 0),
+                textcoords="offset points", color="white" if inside else color, weight="bold",
+                ha="left" if sign > 0 else "right", va="center",
+            )  # fmt: skip
     threshold, low, high = limits.pop()
     for edge, side, text, color in (
-        (0.0, "left", f"lower end (< −{threshold:g}; gate < {low:g})", BLUE),
-        (1.0, "right", f"upper end (> {threshold:g}; gate > {high:g})", VERMILION),
+        (0.0, "left", f"lower end (< −{threshold:g}; gate < {low:g})", LOW),
+        (1.0, "right", f"upper end (> {threshold:g}; gate > {high:g})", HIGH),
     ):
         ax.annotate(
             text, (edge, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", color=color, weight="bold",
@@ -371,6 +379,16 @@ def _moving_average(y: FloatArray, window: int) -> FloatArray:
     total = np.convolve(np.where(known, y, 0.0), box, "same")
     count = np.convolve(known.astype(np.float64), box, "same")
     return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+def _free_end(ax: Axes, marks: Sequence[Name], height: float) -> int:
+    """1 if the right end of a line at `height` is free of these marks, else 0, the left end."""
+    box = ax.get_window_extent()
+    point = ax.figure.dpi / 72
+    places = ax.transData.transform([(x, y) for x, y, _, _ in marks])
+    above = (places[:, 1] - ax.transData.transform((0, height))[1]) / point
+    taken = (places[:, 0] > box.x1 - 40 * point) & (above > -25) & (above < 20)
+    return int(not taken.any())
 
 
 def _frame(ax: Axes) -> None:

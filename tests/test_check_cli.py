@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,34 @@ def test_the_grid_passes_and_fits_a_terminal(check: Any) -> None:
     for kind in ("RNN tanh", "RNN relu", "LSTM", "LSTM projected"):
         assert f"\n{kind}\n" in out
     assert max(map(len, out.splitlines())) <= WIDTH
+
+
+def test_a_narrow_terminal_cuts_no_number(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, wide, _ = check()
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = check()
+    assert code == 0
+    assert "…" not in out
+    assert "nearest" not in out
+    rows = [line.split()[:4] for line in wide.splitlines() if line.startswith("dweight_hh ")]
+    assert [line.split() for line in out.splitlines() if line.startswith("dweight_hh ")] == rows
+
+
+def test_ctrl_c(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scratchrnn.check.grid._compare", interrupted)
+    assert check() == (130, "", "error: interrupted\n")
+
+
+def test_a_reader_that_has_enough_is_no_failed_check(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m scratchrnn check --dtype float64 | true; exit ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_mismatch_is_exit_code_1_with_the_place(check: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,6 +122,7 @@ def rnn_module() -> torch.nn.Module:
         (rnn_module, [], "nonlinearity='relu', dtype=float64"),
         (lambda: torch.nn.RNN(5, 4).state_dict(), ["--nonlinearity", "relu"], "nonlinearity='relu', dtype=float32"),
         (lambda: Model().state_dict(), ["--prefix", "rnn"], "LSTM(input_size=5, hidden_size=4"),
+        (lambda: {"epoch": 3, "model": Model().state_dict()}, ["--prefix", "rnn"], "LSTM(input_size=5, hidden_size=4"),
         (Model, ["--prefix", "rnn", "--trust"], "LSTM(input_size=5, hidden_size=4"),
     ],
 )
@@ -139,6 +170,11 @@ def files(tmp_path: Path) -> Path:
     torch.save(Model().state_dict(), tmp_path / "state.pt")
     torch.save({"epoch": 3, **torch.nn.RNN(5, 4).state_dict()}, tmp_path / "checkpoint.pt")
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save(torch.nn.GRU(5, 4), tmp_path / "whole_gru.pt")
+    torch.save({"a": torch.nn.RNN(5, 4).state_dict(), "b": Model().state_dict()}, tmp_path / "two.pt")
+    broken = torch.nn.LSTM(5, 4)
+    broken.weight_hh_l0.data[3, 2] = torch.inf
+    torch.save(broken, tmp_path / "broken.pt")
     torch.save(torch.nn.GRU(5, 4).state_dict(), tmp_path / "gru.pt")
     torch.save(torch.nn.LSTM(5, 4).half().state_dict(), tmp_path / "half.pt")
     (tmp_path / "empty.pt").write_bytes(b"")
@@ -166,6 +202,9 @@ def files(tmp_path: Path) -> Path:
         (["--module", "state.pt"], "there are some under the prefix 'rnn.': say which"),
         (["--module", "state.pt", "--prefix", "head"], "no tensor under 'head'"),
         (["--module", "checkpoint.pt"], "epoch: expected a torch tensor; got int 3"),
+        (["--module", "whole_gru.pt"], "whole_gru.pt: expected a torch.nn.RNN or LSTM; got a torch.nn.GRU"),
+        (["--module", "two.pt"], "two.pt: expected one state dict; got one under each of 'a', 'b'"),
+        (["--module", "broken.pt"], "broken.pt: weight_hh_l0: expected finite numbers, to compare; got inf at (3, 2)"),
         (["--module", "gru.pt"], "a GRU, which is not supported"),
         (["--module", "half.pt"], "weight_ih_l0: expected dtype float32 or float64; got float16"),
         (["--safetensors", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
@@ -195,7 +234,7 @@ def test_without_torch(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     code, out, err = check()
     assert (code, out) == (2, "")
-    assert 'pip install "scratchrnn[torch]"' in err
+    assert "pip install torch==2.13.0" in err
     assert err.count("\n") == 1
 
 

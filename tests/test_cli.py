@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import scratchrnn
+from scratchrnn.cli import main
+from scratchrnn.cli.study import Wishes, asked_to_stop
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "The cat sat on the mat, and the dog lay by the fire; rain fell. " * 60
@@ -104,7 +107,19 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("to", "expected"), [(">&-", "stdout is closed"), (">/dev/full", "cannot be written: No space left on device")]
+)
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path, to: str, expected: str) -> None:
+    line = f"{' '.join(command('info'))} {to}"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (2, f"error: output: {expected}\n")
 
 
 # --- bad usage and bad input: one line, code 2, nothing written
@@ -188,9 +203,15 @@ def test_study_end_to_end(tmp_path: Path) -> None:
     assert "train for 40 steps" in done.stderr
     assert "step   40" in done.stderr
 
-    # once more, over the same folder, for people
+    # a smaller one over the same folder: only if it must be; for people
     (out / "notes.txt").write_text("mine")
-    done = call(tmp_path, "study", "--quick", "--steps", "2", "--out", "out", timeout=120)
+    smaller = ("study", "--quick", "--steps", "2", "--out", "out")
+    done = call(tmp_path, *smaller)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: out: holds a complete study of 40 steps, and this one has 2; ")
+    assert done.stderr.count("\n") == 1
+    assert json.loads((out / "results.json").read_bytes()) == record
+    done = call(tmp_path, *smaller, "--force", timeout=120)
     assert done.returncode == 0, done.stderr
     assert "out/report.html" in done.stdout
     assert "bits per character" in done.stdout
@@ -198,8 +219,8 @@ def test_study_end_to_end(tmp_path: Path) -> None:
     assert json.loads((out / "results.json").read_bytes())["steps_done"] == 2
 
 
-def interrupt(cwd: Path, out: str, times: int, wait_for: str) -> tuple[int, str]:
-    """Start a long study, press Ctrl-C once it prints `wait_for`; its exit code and stderr."""
+def interrupt(cwd: Path, out: str, times: int, wait_for: str, number: int = signal.SIGINT) -> tuple[int, str]:
+    """Start a long study, press Ctrl-C once it prints `wait_for`; its exit code and both streams."""
     process = subprocess.Popen(
         command("study", "--quick", "--steps", "100000", "--text", "t.txt", "--out", out),
         cwd=cwd, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -212,7 +233,7 @@ def interrupt(cwd: Path, out: str, times: int, wait_for: str) -> tuple[int, str]
         said += line
     time.sleep(1.0)
     for _ in range(times):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         time.sleep(0.05)
     stdout, stderr = process.communicate(timeout=60)
     return process.returncode, stdout + stderr
@@ -232,3 +253,92 @@ def test_ctrl_c_leaves_a_whole_folder(tmp_path: Path, times: int) -> None:
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "This study did not run to its end: interrupted." in report
     assert report.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_end_writes_what_was_reached_beside_a_complete_study(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.txt").write_text(TEXT)
+    (tmp_path / "out").mkdir()
+    complete = {"format": "scratchrnn-study", "stopped": None, "steps_done": 100000}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(complete))
+    number = getattr(signal, name)
+    code, said = interrupt(tmp_path, "out", 1, "train for 100000 steps", number)
+    assert code == 128 + number
+    assert "Traceback" not in said
+    assert "out holds a complete study of 100000 steps and stays as it is; writing to out-stopped" in said
+    assert tree(tmp_path) == {"t.txt", "out/results.json"} | {f"out-stopped/{name}" for name in STUDY}
+    record = json.loads((tmp_path / "out-stopped" / "results.json").read_bytes())
+    for model in record["models"].values():
+        assert model["training"]["validation"][-1][0] == record["steps_done"] > 0
+
+
+def test_the_third_wish_and_any_further_one_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[bytes] = []
+    monkeypatch.setattr("os.write", lambda stream, data: said.append(data))
+    with asked_to_stop() as wishes:
+        wishes.doing = "train"
+        wishes.on_signal(signal.SIGINT, None)
+        wishes.on_signal(signal.SIGINT, None)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                wishes.on_signal(signal.SIGINT, None)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert (wishes(), wishes.exit_code) == (4, 130)
+    assert said == [
+        b"\nstopping and measuring what was reached; once more to skip that\n",
+        b"\nstopping; writing what was reached\n",
+    ]
+
+
+def test_ctrl_c_while_the_report_is_written_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[bytes] = []
+    monkeypatch.setattr("os.write", lambda stream, data: said.append(data))
+    wishes = Wishes()
+    wishes.doing = "write the report"
+    wishes.on_signal(signal.SIGINT, None)
+    assert said == [b"\nthe report is being written; twice more to give it up\n"]
+
+
+def test_a_folder_lost_while_training_loses_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scratchrnn.study import folder
+
+    (tmp_path / "t.txt").write_text(TEXT)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    write = folder.write_folder
+
+    def full(out: Path, files: Any) -> None:
+        if out == Path("out"):
+            raise OSError(28, "No space left on device", "out/.scratchrnn/report.html")
+        write(out, files)
+
+    monkeypatch.setattr(folder, "write_folder", full)
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", "--quick", "--steps", "1", "--text", "t.txt", "--out", "out"])
+    assert stopped.value.code == 2
+    (rescue,) = (tmp_path / "tmp").iterdir()
+    assert tree(rescue) == STUDY
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"error: out: cannot be written: No space left on device; the study is in {rescue}"
+
+
+def test_a_path_that_may_not_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(path: Path, *arguments: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_dir", denied)
+    for option, expected in (("--out", "cannot be written"), ("--text", "cannot be read")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["study", option, "secret"])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: secret: {expected}")
+        assert error.endswith(": Permission denied\n")
+        assert "Errno" not in error

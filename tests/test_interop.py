@@ -101,7 +101,7 @@ def test_to_module_refuses_what_torch_has_not() -> None:
 
 def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r'pip install "scratchrnn\[torch\]"'):
+    with pytest.raises(ImportError, match=r"pip install torch==2.13.0"):
         to_module(srnn.RNN(3, 4))
 
 

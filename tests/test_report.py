@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scratchrnn.cli.progress import _cell
 from scratchrnn.report import findings, render
 from scratchrnn.study import Progress, Results, run
 from scratchrnn.study.record import FORMAT, summary, to_json
@@ -147,6 +148,7 @@ def test_findings_follow_the_numbers(whole: Results) -> None:
     rnn, lstm = whole.models["rnn"], whole.models["lstm"]
     assert rnn.after is not None
     assert lstm.after is not None
+    trained = rnn.after
 
     def with_losses(first: float, second: float) -> str:
         curves = [replace(m.curve, validation=[(0, 6.5), (6, v)]) for m, v in ((rnn, first), (lstm, second))]
@@ -155,14 +157,72 @@ def test_findings_follow_the_numbers(whole: Results) -> None:
 
     assert "the LSTM needs 2.00 bits" in with_losses(2.5, 2.0)
     assert "ahead by 0.50 bits, 20%" in with_losses(2.5, 2.0)
+    assert "ahead by 0.19 bits" in with_losses(2.0249, 1.8251)  # 2.02 and 1.83, as shown
+    assert "more than a hundred times as many" in with_losses(2.0, 0.0)
     assert "the RNN needs 1.00 bits" in with_losses(1.0, 2.0)
     assert "no real difference" in with_losses(2.0, 2.01)
     assert "learned less than that" in with_losses(5.0, 5.5)
 
     def with_decay(**changes: Any) -> str:
-        after = replace(rnn.after, decay=replace(rnn.after.decay, **changes))  # type: ignore[type-var]
+        after = replace(trained, decay=replace(trained.decay, **changes))
         return findings.gradients(replace(whole, models={"rnn": replace(rnn, after=after), "lstm": lstm}))
 
-    assert "for 13 characters in the trained RNN" in with_decay(horizon=13, censored=False, exploding=False)
+    assert "in the trained RNN stays above 1% of its size for 13 characters" in with_decay(
+        horizon=13, censored=False, exploding=False
+    )
     assert "grows on its way back" in with_decay(exploding=True)
     assert "still above 1% at 20 characters" in with_decay(horizon=20, censored=True, exploding=False)
+    assert rnn.before is not None
+    assert f"from {rnn.before.decay.horizon} to 20+ in the RNN" in with_decay(
+        horizon=20, censored=True, exploding=False
+    )
+
+
+def test_flags_are_told_wherever_the_number_is(whole: Results) -> None:
+    rnn = whole.models["rnn"]
+    assert rnn.after is not None
+    limit = whole.settings.trial_length
+    for changes, shown in (({"censored": True, "exploding": False}, "16+"), ({"exploding": True}, "16!")):
+        memory = replace(rnn.after.memory, horizon=16, seed_rule=limit, **changes)  # type: ignore[arg-type]
+        after = replace(rnn.after, memory=memory, decay=replace(rnn.after.decay, censored=False, exploding=False))
+        odd = replace(whole, models=whole.models | {"rnn": replace(rnn, after=after)})
+        text = findings.memory(odd)
+        assert f"counts {limit}+ and" in text
+        assert f"the corrected measure says {shown} and" in text
+        entry = summary(odd)["models"]["rnn"]
+        assert entry["seed_rule_censored"]
+        assert not entry["horizon_on_text_censored"]
+        assert entry["horizon_on_random_input_exploding"] == ("!" in shown)
+        found = summary(odd) | {"report": "x"}
+        assert _cell(found["models"]["rnn"], "horizon_on_random_input") == shown
+        assert _cell(found["models"]["rnn"], "seed_rule") == f"{limit}+"
+
+
+def test_samples_without_words_and_without_end(whole: Results) -> None:
+    def words(first: tuple[str | None, float | None], second: tuple[str | None, float | None]) -> str:
+        pairs = zip(whole.models.items(), (first, second), strict=True)
+        models = {cell: replace(one, sample=sample, known_words=known) for (cell, one), (sample, known) in pairs}
+        return findings.samples(replace(whole, models=models))
+
+    assert words((None, None), (None, None)) == "Neither model came to write."
+    assert (
+        words((". .", None), ("- -", None))
+        == "There are no words of three letters or more in what the RNN and the LSTM wrote."
+    )
+    assert "50% of the RNN's occur" in words(("the foz", 0.5), (None, None))
+    assert "The other model did not come to write." in words(("the foz", 0.5), (None, None))
+
+
+def test_counts_have_their_noun() -> None:
+    assert findings.count(1, "step") == "1 step"
+    assert findings.count(1200, "step") == "1,200 steps"
+    assert findings.count(2.5, "time") == "2.5 times"
+
+
+def test_characters_without_a_sign_are_counted(whole: Results) -> None:
+    def text(stretch: str) -> str:
+        models = {c: replace(m, after=replace(m.after, text=stretch)) for c, m in whole.models.items() if m.after}
+        return findings.states(replace(whole, models=models))
+
+    assert "□" not in text("plain\n")
+    assert "□ stands for 2 characters that" in text("a\u0301b\u200bc\u0301")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +22,10 @@ from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
 from scratchrnn.report import render
 from scratchrnn.study import Progress, Results, Settings, run
-from scratchrnn.study.folder import check_folder, is_study, weights, write_folder
+from scratchrnn.study.folder import check_folder, complete_steps, is_study, sibling, weights, write_folder
 from scratchrnn.study.measure import measure
 from scratchrnn.study.record import to_json
+from scratchrnn.train import evaluate
 
 TEXT = "the quick brown fox <jumps> over the lazy dog & runs away;\nit was not seen again. " * 45
 SETTINGS = Settings(
@@ -114,12 +119,27 @@ def test_stop_before_training_measures_nothing_more() -> None:
 
 
 def test_stop_in_training_measures_what_was_reached() -> None:
-    results = run(TEXT, SETTINGS, **stop_at(lambda p: p.step == 4 and p.cell == "lstm"))
+    results = run(TEXT, SETTINGS, **stop_at(lambda p: p.step == 4 and p.cell == "rnn"))
     assert results.stopped == "interrupted"
     assert results.steps_done == len(results.models["rnn"].curve.bits) == len(results.models["lstm"].curve.bits)
-    assert 4 <= results.steps_done <= 5
+    assert results.steps_done == 4  # not one of those after which the loss is looked at anyway
     assert results.models["lstm"].after is not None
     assert results.models["lstm"].sample is not None
+    held_out = split(results.models["lstm"].model.vocabulary.encode(TEXT))[1]
+    for one in results.models.values():
+        step, bits = one.curve.validation[-1]
+        assert step == results.steps_done
+        assert bits == evaluate(one.model, held_out) / math.log(2)
+        assert len({step for step, _ in one.curve.validation}) == len(one.curve.validation)
+
+
+def test_a_wish_when_all_is_done_changes_nothing() -> None:
+    for match in (lambda p: p.step == 6 and p.cell == "rnn", lambda p: p.doing == "write samples" and p.cell == "lstm"):
+        results = run(TEXT, SETTINGS, **stop_at(match))
+        assert results.stopped is None
+        assert results.models["lstm"].sample is not None
+    results = run(TEXT, SETTINGS, **stop_at(lambda p: p.doing == "measure trained" and p.cell == "lstm"))
+    assert (results.stopped, results.steps_done) == ("interrupted", 6)
 
 
 def test_a_second_wish_skips_measuring() -> None:
@@ -246,6 +266,48 @@ def test_foreign_folder_is_refused_unless_forced(tmp_path: Path, study_files: di
     check_folder(tmp_path, force=True)
     write_folder(tmp_path, study_files)
     assert everything(tmp_path) == study_files | {"thesis.tex": b"mine"}
+
+
+def test_a_larger_complete_study_is_kept(tmp_path: Path, study_files: dict[str, bytes]) -> None:
+    out = tmp_path / "s"
+    assert complete_steps(out) == 0
+    write_folder(out, study_files)
+    assert complete_steps(out) == 6
+    check_folder(out, steps=6)
+    with pytest.raises(FileExistsError, match=r"s: holds a complete study of 6 steps, and this one has 5; .*--force"):
+        check_folder(out, steps=5)
+    check_folder(out, steps=5, force=True)
+    for name in ("s-stopped", "s-stopped-2"):
+        assert sibling(out) == tmp_path / name
+        (tmp_path / name).mkdir()
+    record = json.loads(study_files["results.json"]) | {"stopped": "interrupted"}
+    write_folder(out, study_files | {"results.json": json.dumps(record).encode()})
+    assert complete_steps(out) == 0
+    check_folder(out, steps=5)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, study_files: dict[str, bytes]) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    out = tmp_path / "s"
+    write_folder(out, study_files)
+    node = platform.node()
+    stale = [f".scratchrnn-{pid}@{node}" for pid in (dead.pid, os.getpid())]
+    kept = [f".scratchrnn-{os.getppid()}@{node}", f".scratchrnn-{dead.pid}@{node}x", ".scratchrnn-mine"]
+    for name in [*stale, *kept]:
+        for there in (tmp_path, out):
+            (there / name / "figures").mkdir(parents=True)
+    check_folder(out)
+    for there in (tmp_path, out):
+        assert {p.name for p in there.iterdir() if p.name.startswith(".")} == set(kept)
+
+
+def test_a_folder_of_figures_that_cannot_be_written(tmp_path: Path, study_files: dict[str, bytes]) -> None:
+    del study_files["figures/loss.svg"]
+    write_folder(tmp_path / "s", study_files)
+    (tmp_path / "s" / "figures").write_text("in the way")
+    with pytest.raises(OSError, match=r"s: cannot be written: Not a directory$"):
+        check_folder(tmp_path / "s")
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

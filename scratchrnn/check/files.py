@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from scratchrnn._validate import describe
-from scratchrnn.interop.state_dict import layer_from_state_dict, select
+from scratchrnn.interop.state_dict import NAME, layer_from_state_dict, select
 from scratchrnn.interop.torch import from_module, require_torch, to_arrays
 from scratchrnn.layers import LSTM, RNN
 
@@ -28,7 +29,8 @@ def layer_from_torch_file(
     Parameters
     ----------
     path : str or path
-        Holds a state dict, a torch.nn.RNN or LSTM, or with `trust` any module that contains one.
+        Holds a state dict, alone or inside a checkpoint such as {"epoch": 3, "model": {...}}; a torch.nn.RNN or LSTM;
+        or with `trust` any module that contains one.
     nonlinearity : "tanh" or "relu"
         Of an RNN in a state dict; a module knows its own.
     prefix : str, optional
@@ -53,7 +55,7 @@ def layer_from_torch_file(
         if isinstance(found, torch.nn.Module):
             return _from_any_module(torch, found, prefix, backend)
         if isinstance(found, Mapping):
-            own = to_arrays(select(found, prefix))
+            own = to_arrays(select(_unwrapped(found), prefix))
             return layer_from_state_dict(own, nonlinearity, backend=backend)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from None
@@ -67,7 +69,11 @@ def _load(torch: Any, path: str | os.PathLike[str], trust: bool) -> Any:
         with known:
             return torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
+        first = re.search(r"GLOBAL ([\w.]+)", str(error))
+        plain = first and re.fullmatch(r"torch\.nn\.modules\.(?!container\.)\w+\.(\w+)", first[1])
+        if plain:
+            raise ValueError(f"{path}: expected a torch.nn.RNN or LSTM; got a torch.nn.{plain[1]}") from None
+        if first:
             raise ValueError(
                 f"{path}: holds more than tensors and a torch.nn.RNN or LSTM, and reading it would run code in it; "
                 f"give --trust (trust=True) if you trust where it comes from, or save the state dict"
@@ -76,6 +82,18 @@ def _load(torch: Any, path: str | os.PathLike[str], trust: bool) -> Any:
         if trust and isinstance(error, (AttributeError, ImportError)):
             raise ValueError(f"{path}: its classes cannot be imported here ({error}); save the state dict") from None
     raise ValueError(f"{path}: expected a file written by torch.save")
+
+
+def _unwrapped(found: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The one state dict inside a checkpoint; what is given, if it is one itself or there is none."""
+
+    def is_recurrent(value: Any) -> bool:
+        return isinstance(value, Mapping) and any(NAME.fullmatch(str(name)) for name in value)
+
+    inside = [] if is_recurrent(found) else [key for key, value in found.items() if is_recurrent(value)]
+    if len(inside) > 1:
+        raise ValueError(f"expected one state dict; got one under each of {', '.join(map(repr, inside))}")
+    return found[inside[0]] if inside else found
 
 
 def _from_any_module(torch: Any, m: Any, prefix: str | None, backend: str | None) -> RNN | LSTM:

@@ -67,7 +67,16 @@ def check_layer(name: str, layer: RNN | LSTM, dtypes: Sequence[str] | None = Non
         When absent, float64, whatever the layer's dtype, since a float32 weight is a float64 number as well; and
         float32 if that is the layer's.
     seed : int
+
+    Raises
+    ------
+    ValueError
+        A weight is not finite: what both would compute from it says nothing.
     """
+    for parameter, array in layer.parameters.items():
+        if not np.isfinite(array).all():
+            at = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
+            raise ValueError(f"{name}: {parameter}: expected finite numbers, to compare; got {array[at]} at {at}")
     if dtypes is None:
         dtypes = ("float64",) if layer.dtype == np.float64 else DTYPES
     yield from _compare(name, layer, dtypes, np.random.default_rng(seed))

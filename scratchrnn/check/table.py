@@ -18,12 +18,14 @@ ORDER = (
     "dweight_ih", "dweight_hh", "dbias_ih", "dbias_hh", "dweight_hr",
 )  # fmt: skip
 
+PLACE = 22  # the longest name of a place, which cannot be wrapped
+
 
 def print_configurations(console: Console, checks: Sequence[Check]) -> None:
     """One row per configuration: the largest float64 error, and the quantity nearest to its bound."""
     dtypes = _dtypes(checks)
     heads = {"layers": 6, "dirs": 4}
-    console.print(_table(heads, dtypes, "nearest to its bound"))
+    _print(console, _table(heads, dtypes, "nearest to its bound"))
     for kind in dict.fromkeys(check.kind for check in checks):
         table = _table(heads, dtypes, "", header=False)
         own = [check for check in checks if check.kind == kind]
@@ -32,7 +34,7 @@ def print_configurations(console: Console, checks: Sequence[Check]) -> None:
             pairs = [(c.report.dtype, row) for c in same for row in c.report.rows]
             _add(table, [str(layers), str(directions)], dtypes, pairs, quantity=True)
         console.print(Text(kind, style="bold"))
-        console.print(table)
+        _print(console, table)
     console.print()
 
 
@@ -46,7 +48,7 @@ def print_quantities(console: Console, checks: Sequence[Check]) -> None:
             groups.setdefault(split(row.quantity)[0], []).append((check.report.dtype, row))
     for name in sorted(groups, key=_order):
         _add(table, [name], dtypes, groups[name], quantity=False)
-    console.print(table)
+    _print(console, table)
 
 
 def print_everything(console: Console, check: Check) -> None:
@@ -59,7 +61,7 @@ def print_everything(console: Console, check: Check) -> None:
         numbers = (row.ours, row.torch, row.allowed, row.loop)
         table.add_row(row.quantity, *map(_error, numbers), place, style=None if row.ok else "red")
     console.print(Text(check.title, style="bold"))
-    console.print(table)
+    _print(console, table)
     console.print()
 
 
@@ -78,10 +80,18 @@ def print_failures(console: Console, checks: Iterable[Check]) -> None:
         values = ("", "") if row.problem else (f"{row.got:.6g}", f"{row.want:.6g}")
         table.add_row(row.quantity, "" if row.problem else _error(row.ours), place, *values)
     console.print(Text(failed[0].title, style="bold red"))
-    console.print(table)
+    _print(console, table)
     console.print()
     if len(failed) > 1:
         console.print(f"{len(failed) - 1} more checks fail; --verbose or --json for all of it")
+
+
+def _print(console: Console, table: Table) -> None:
+    """Print what fits, without the last columns if need be: a number cut short would be another number."""
+    endless = console.options.update(max_width=10_000)
+    while len(table.columns) > 2 and console.measure(table, options=endless).minimum > console.width:
+        table.columns.pop()
+    console.print(table)
 
 
 def _dtypes(checks: Sequence[Check]) -> list[str]:
@@ -110,7 +120,7 @@ def _table(heads: Mapping[str, int], dtypes: Sequence[str], last: str, header: b
     if "float32" in dtypes:
         for head, width in (("float32", 7), ("torch", 7), ("ratio", 5)):
             table.add_column(head, width=width, justify="right")
-    table.add_column(last)
+    table.add_column(last, min_width=PLACE)
     return table
 
 

@@ -1,7 +1,8 @@
 """The command line. Heavy modules are imported inside the commands, so that `--help` is quick.
 
-Exit codes: 0 success, 1 a check failed or training diverged, 2 usage or bad input, 130 interrupted. Every error is one
-line on stderr.
+Exit codes: 0 success, 1 a check failed or training diverged, 2 usage, bad input or output that cannot be written,
+130 interrupted (143 by SIGTERM, 129 by SIGHUP), 141 the reader of a pipe has closed it. Every error is one line on
+stderr.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scratchrnn import __version__, backends
 from scratchrnn.cli.check import check
 from scratchrnn.cli.info import info
 from scratchrnn.cli.study import study
-from scratchrnn.cli.terminal import BAD_INPUT, FAILED, INTERRUPTED, InputError, print_error, user_input
+from scratchrnn.cli.terminal import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, InputError, print_error, user_input
 from scratchrnn.cli.warmup import warmup
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which typer ships under no name
@@ -78,8 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    if sys.stdout is None:  # the next file to be opened would be taken for it
+        print_error("output: stdout is closed")
+        return BAD_INPUT
     try:
-        code = app(arguments, prog_name="scratchrnn", standalone_mode=False)
+        code = _invoke(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
     except InputError as error:
         print_error(str(error))
@@ -87,11 +91,36 @@ def _run(arguments: Sequence[str] | None) -> int:
     except USAGE_ERROR as error:
         print_error(error.format_message())  # type: ignore[attr-defined]
         return BAD_INPUT
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         print_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # the reader of a pipe has enough; without this Python complains once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return code if isinstance(code, int) else 0
+        _discard_output()
+        return CLOSED_PIPE
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return CLOSED_PIPE  # rich's way to end at a closed pipe, with code 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _discard_output()
+        print_error(f"output: cannot be written: {error.strerror}")
+        return BAD_INPUT
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    """Run a command past typer's `main`, which would turn an interrupt and a closed pipe into exit code 1."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("scratchrnn", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    return 0
+
+
+def _discard_output() -> None:
+    """Nothing more to stdout: Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

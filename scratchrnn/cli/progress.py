@@ -85,13 +85,17 @@ class Display:
         for cell in found["models"]:
             table.add_column(cell.upper(), justify="right")
         for key, title in (
-            ("bits", f"bits per character, held out (no context: {found['unigram_bits']:.2f})"),
+            ("bits", f"bits per character, held out (no context, whole text: {found['unigram_bits']:.2f})"),
             ("horizon_on_text", "gradient horizon on the text, characters"),
             ("seed_rule", "effective memory, 1% of the largest gradient, random input"),
             ("horizon_on_random_input", "effective memory, corrected, random input"),
         ):
-            table.add_row(title, *(_cell(model[key], key) for model in found["models"].values()))
+            table.add_row(title, *(_cell(model, key) for model in found["models"].values()))
         console.print(table)
+        flags = {key.rsplit("_", 1)[-1] for model in found["models"].values() for key, value in model.items() if value}
+        for flag, meaning in (("censored", "+ the measurement ends there"), ("exploding", "! the gradient explodes")):
+            if flag in flags:
+                console.print(meaning, style="dim")
         console.print(f"\n{escape(found['report'])}   [dim]({found['seconds']:.0f} s)[/]", soft_wrap=True)
 
 
@@ -101,7 +105,9 @@ def _losses(report: Report) -> str:
     )
 
 
-def _cell(value: Any, key: str) -> str:
+def _cell(model: dict[str, Any], key: str) -> str:
+    value = model[key]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return f"{value:.2f}" if key == "bits" else str(value)
+    sign = "!" if model.get(f"{key}_exploding") else "+" if model.get(f"{key}_censored") else ""
+    return f"{value:.2f}" if key == "bits" else f"{value}{sign}"

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scratchrnn.cli.terminal import FAILED, INTERRUPTED, print_error, user_input
+from scratchrnn.cli.terminal import FAILED, InputError, print_error, user_input
 
 if TYPE_CHECKING:
-    pass
+    from scratchrnn.study import Progress
 
 
 def study(
@@ -31,13 +32,13 @@ def study(
     steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of each model.  [1200; quick: 200]")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
     backend: Annotated[str | None, typer.Option(metavar="NAME", help="See `scratchrnn info`.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over other files, or over a larger study.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Train an RNN and an LSTM on one text, and look inside both: states, gates, gradients, memory.
 
     Writes report.html (one file, opens anywhere), results.json, figures and both models' weights. Ctrl-C stops the
-    training and writes what was reached.
+    training and writes what was reached; beside the folder, if that holds a complete study of as many steps.
 
     Examples:
 
@@ -50,7 +51,7 @@ def study(
     from scratchrnn.cli.progress import Display
     from scratchrnn.report import render
     from scratchrnn.study import Settings, run
-    from scratchrnn.study.folder import RESULTS, check_folder, is_study, weights, write_folder
+    from scratchrnn.study.folder import RESULTS, check_folder, complete_steps, is_study, sibling, weights
     from scratchrnn.study.record import summary, to_json
 
     with user_input():
@@ -60,57 +61,111 @@ def study(
         backends.load(backend)
         source = data.default_text() if text is None else data.read_text(text)
         settings.check_text(source)
-        check_folder(out, force=force)
+        check_folder(out, steps=settings.steps, force=force)
 
     name = data.DEFAULT_TEXT_NAME if text is None else text.name
     with asked_to_stop() as wishes, Display(settings) as display:
-        results = run(source, settings, text_name=name, tell=display.tell, stop=wishes)
+        results = run(source, settings, text_name=name, tell=wishes.watch(display.tell), stop=wishes)
         if results.stopped and not results.steps_done and is_study(out):
             print_error(f"{results.stopped} before the first step; {out} is as it was")
-            raise typer.Exit(INTERRUPTED if wishes() else FAILED)
+            raise typer.Exit(wishes.exit_code or FAILED)
+        wishes.doing = "write the report"
+        there = complete_steps(out)
+        if results.stopped and there >= results.steps_done and there and not force:
+            kept, out = out, sibling(out)
+            display.say(f"{kept} holds a complete study of {there} steps and stays as it is; writing to {out}")
         display.say("writing the report" if not results.stopped else f"{results.stopped}; writing what was reached")
         files = render(results) | weights(results)
         files[RESULTS] = to_json(results, [*files, RESULTS])
-        with user_input():
-            write_folder(out, files)
+        _write(out, files)
 
     found = {"out": str(out), "report": str(out / "report.html"), **summary(results)}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
         display.show(found)
-    if wishes():
-        raise typer.Exit(INTERRUPTED)
+    if results.stopped and wishes():
+        raise typer.Exit(wishes.exit_code)
     if results.stopped:
         print_error(results.stopped)
         raise typer.Exit(FAILED)
 
 
+def _write(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write the study; where that fails, into a temporary folder, so that what was trained is not lost."""
+    from scratchrnn.study.folder import write_folder
+
+    try:
+        write_folder(out, files)
+    except OSError as error:
+        message = f"{out}: cannot be written: {error.strerror}"
+        with user_input():
+            rescue = Path(tempfile.mkdtemp(prefix="scratchrnn-study-"))
+            write_folder(rescue, files)
+        raise InputError(f"{message}; the study is in {rescue}") from None
+
+
 class Wishes:
-    """How often Ctrl-C was pressed; at the third time it interrupts as it always did."""
+    """How often it was wished to stop, by Ctrl-C or a signal to end; at the third time it interrupts.
+
+    `doing` says what is being done, and so what a wish does; `exit_code` is that of the first wish, 0 without.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.exit_code = 0
+        self.doing = ""
 
     def __call__(self) -> int:
         """How often until now."""
         return self.count
 
+    def watch(self, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """The same `tell`, noting what is being done."""
+
+        def noting(progress: Progress) -> None:
+            self.doing = progress.doing
+            tell(progress)
+
+        return noting
+
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Count, and say what that does. Written straight to the terminal: a signal may come inside a print."""
         self.count += 1
-        if self.count == 3:
+        self.exit_code = self.exit_code or 128 + number
+        if number not in {signal.SIGINT, signal.SIGTERM}:
+            _leave_terminal()
+        if self.count >= 3:
+            signal.signal(number, signal.SIG_DFL)  # an exception may be lost where Python cannot raise it; then this
             raise KeyboardInterrupt
-        says = "stopping and measuring what was reached; once more to skip that", "writing what was reached"
-        os.write(2, f"\n{says[self.count - 1]}\n".encode())
+        with suppress(OSError):
+            os.write(2, f"\n{self._answer()}\n".encode())
+
+    def _answer(self) -> str:
+        if self.doing == "write the report":
+            return f"the report is being written; {'twice' if self.count == 1 else 'once'} more to give it up"
+        if self.doing == "train" and self.count == 1:
+            return "stopping and measuring what was reached; once more to skip that"
+        return "stopping; writing what was reached"
+
+
+def _leave_terminal() -> None:
+    """The terminal has gone: nothing more is written to it, which would fail."""
+    for stream in (1, 2):
+        if os.isatty(stream):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 @contextmanager
 def asked_to_stop() -> Iterator[Wishes]:
-    """Within the block Ctrl-C is a wish, to be asked for between two steps, so that nothing is left half done."""
+    """Within the block a signal is a wish, to be asked for between two steps, so that nothing is left half done."""
     wishes = Wishes()
-    before = signal.signal(signal.SIGINT, wishes.on_signal)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, wishes.on_signal) for number in numbers}
     try:
         yield wishes
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

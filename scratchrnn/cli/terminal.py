@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from scratchrnn.backends import BackendUnavailableError
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 
 class InputError(Exception):
@@ -21,7 +21,14 @@ def user_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, BackendUnavailableError) as error:
-        raise InputError(str(error)) from error
+        raise InputError(_in_words(error)) from error
+
+
+def _in_words(error: Exception) -> str:
+    """The message; what the system itself complains about begins with the file as well."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or 'output'}: cannot be read or written: {error.strerror}"
+    return str(error)
 
 
 def print_error(message: str) -> None:

@@ -1,15 +1,19 @@
 """How far back a gradient reaches: its norm at every distance from the last step, and how that norm decays.
 
     L = Σ_b ⟨d_last_b, output at the last step n_b - 1⟩
-    input[k] = mean over b of ‖dL/dx_{n_b-1-k}‖
-    h[l, k]  = mean over b of ‖dL/dh_{n_b-1-k}‖     of layer l, the state after the step that read that x
+    input[k] = median over b of ‖dL/dx_{n_b-1-k}‖
+    h[l, k]  = median over b of ‖dL/dh_{n_b-1-k}‖     of layer l, the state after the step that read that x
     c[l, k]  = the same of the cell state
 
 k = 0 is the last step itself, so that every gradient here is one from the last step back to another.
+
+The median, not the mean: norms far back differ by many powers of ten from sequence to sequence, so that a mean there is
+the norm of one sequence or two. Norms and medians are float64, whatever the gradients are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +28,7 @@ from scratchrnn.trace import Trace, reverse_time
 
 @dataclass(frozen=True, eq=False)
 class GradientByDistance:
-    """Mean gradient norms by distance from the last step; float64 arrays, index 0 is the last step.
+    """Median gradient norms by distance from the last step; float64 arrays, index 0 is the last step.
 
     T is the longest sequence's length.
 
@@ -37,7 +41,7 @@ class GradientByDistance:
     c : ndarray (L, T) or None
         Of the total dL/dc_t of each layer of an LSTM; None for an RNN.
     count : ndarray (T,) of int
-        Sequences that reach back so far, over which the mean is taken.
+        Sequences that reach back so far, over which the median is taken.
     """
 
     input: FloatArray
@@ -77,7 +81,9 @@ class Decay:
 def gradient_by_distance(layer: Recurrent, trace: Trace, d_last: FloatArray) -> GradientByDistance:
     """Measure how far back the gradient of the last step reaches, on the data that `trace` was made from.
 
-    One backward pass. Sequences of different lengths are aligned at their own last step.
+    One backward pass. Sequences of different lengths are aligned at their own last step. At each distance the median of
+    the sequences' norms is taken, since a mean would follow the largest of them; that at distance 0, the usual
+    reference, is a median like the others.
 
     Parameters
     ----------
@@ -115,6 +121,13 @@ def gradient_by_distance(layer: Recurrent, trace: Trace, d_last: FloatArray) -> 
     >>> by_distance.input.shape, by_distance.c.shape, bool(by_distance.input[0] > 100 * by_distance.input[19])
     ((20,), (1, 20), True)
     """
+    return average_by_distance(layer, trace, d_last, np.median)
+
+
+def average_by_distance(
+    layer: Recurrent, trace: Trace, d_last: FloatArray, average: Callable[[FloatArray], Any]
+) -> GradientByDistance:
+    """`gradient_by_distance`, with another average than the median over the sequences."""
     check_one_direction(layer)
     if not isinstance(trace, Trace):
         raise TypeError(f"trace: expected what forward of this layer returned; got {describe(trace)}")
@@ -135,9 +148,9 @@ def gradient_by_distance(layer: Recurrent, trace: Trace, d_last: FloatArray) -> 
         dx = dx.transpose(1, 0, 2)
     parts = [grads[n] for n in range(layer.num_layers)]
     return GradientByDistance(
-        _mean_norms(dx, trace.lengths),
-        np.stack([_mean_norms(part.h[1:], trace.lengths) for part in parts]),
-        np.stack([_mean_norms(part.c[1:], trace.lengths) for part in parts]) if c_n else None,
+        _average_norms(dx, trace.lengths, average),
+        np.stack([_average_norms(part.h[1:], trace.lengths, average) for part in parts]),
+        np.stack([_average_norms(part.c[1:], trace.lengths, average) for part in parts]) if c_n else None,
         (np.arange(trace.lengths.max())[:, None] < trace.lengths).sum(axis=1),
     )
 
@@ -223,17 +236,16 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def _mean_norms(
+def _average_norms(
     d: FloatArray,  # (T, B, ·) in the input's order of time, zero on padding
     lengths: IntArray,  # (B,)
+    average: Callable[[FloatArray], Any],
 ) -> FloatArray:  # (max(lengths),) float64, by distance
     # hypot, since the square of 1e-200 is zero
     with np.errstate(over="ignore"):
         norms = np.hypot.reduce(d.astype(np.float64), axis=2)  # (T, B)
         by_distance = reverse_time(norms[:, :, None], lengths)[: lengths.max(), :, 0]
-        there = np.arange(len(by_distance))[:, None] < lengths
-        mean: FloatArray = np.mean(by_distance, axis=1, where=there)
-    return mean
+        return np.array([average(row[lengths > k]) for k, row in enumerate(by_distance)], np.float64)
 
 
 def _fit_factor(ratio: FloatArray) -> float:

@@ -45,7 +45,9 @@ def require_torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError as error:
-        raise ImportError(f'torch cannot be imported ({error}): pip install "scratchrnn[torch]"') from None
+        raise ImportError(
+            f"torch cannot be imported ({error}): pip install torch==2.13.0, or another from 2.3 on"
+        ) from None
 
 
 def to_array(name: str, tensor: Any) -> FloatArray:

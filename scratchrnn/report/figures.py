@@ -6,10 +6,12 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from scratchrnn import plots
 from scratchrnn._typing import FloatArray, IntArray
@@ -26,6 +28,8 @@ THEMED = {
     plots.FAINT.lower(): "var(--line)",
     plots.BLUE.lower(): "var(--rnn)",
     plots.VERMILION.lower(): "var(--lstm)",
+    plots.LOW.lower(): "var(--low)",
+    plots.HIGH.lower(): "var(--high)",
     plots.MUTED.lower(): "var(--muted)",
     "#ffffff": "var(--page)",
     plots.TRACK.lower(): "var(--track)",
@@ -158,12 +162,14 @@ def _states(results: Results, width: float) -> Figure:
     if lstm.c is not None:
         panels.append(("LSTM, c", lstm.c, _slow_first(lstm.h), CELL_LIMIT))
     keep = len(rnn.text) if width == WIDE else min(len(rnn.text), NARROW_CHARACTERS)
-    figure = Figure(figsize=(width, 2.7 * len(panels)))
+    figure = Figure(figsize=(width, 2.8 * len(panels)), layout="constrained")
+    # room between the characters read and the next title
+    cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(h_pad=0.12)
     for ax, (title, states, order, limit) in zip(figure.subplots(len(panels), 1), panels, strict=True):
         plots.hidden_states(ax, states[:keep, order], list(rnn.text[:keep]), limit=limit, name="")
         ax.set_title(title)
         ax.set_xlabel("")
-        ax.set_ylabel("Unit")
+        ax.set_ylabel("Unit (sorted)")
     return figure
 
 

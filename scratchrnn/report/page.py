@@ -11,7 +11,7 @@ from string import Template
 
 from scratchrnn.report import findings
 from scratchrnn.report.figures import Drawing, draw, drawable
-from scratchrnn.report.findings import NAMES, measured
+from scratchrnn.report.findings import NAMES, count, mark, measured, rule
 from scratchrnn.study import ModelResults, Results
 from scratchrnn.study.record import environment
 
@@ -36,32 +36,34 @@ def _sections() -> list[Section]:
             findings.learning,
             """Thick lines: loss on the tenth of the text held out. Thin lines: loss of each training window. Both
             models read the same windows in the same order, carry their state from one to the next, and follow
-            the gradient back through $window characters.""",
+            the gradient back through $window. Dashed: the entropy of single characters in the whole text.""",
             figures=("loss",),
         ),
         Section(
             "How far back the gradient reaches",
             findings.gradients,
             """The gradient of the loss of one prediction with respect to what was read that many characters
-            earlier, its norm averaged over $sequences places in the text held out, on a logarithmic scale. The
-            dots mark the last distance at which one percent is left. Dotted: the same before training.""",
+            earlier, its norm, the median over $sequences in the text held out, on a logarithmic scale. The
+            dots mark the last distance at which one percent of the norm at distance 0 is left. Dotted: the same
+            before training.""",
             figures=("gradients",),
         ),
         Section(
             "Effective memory",
             findings.memory,
-            """The same on $trials random inputs of $trial_length steps instead of text. The familiar rule counts
-            the steps whose gradient exceeds one percent of the largest; since it adds up all units, their signs
-            cancel, and it looks no further than the input is long. The corrected measure follows random
-            directions, compares with distance 0 and says when it hit that limit (+) or the gradient exploded
-            (!). The last column is the same measure on the text itself.""",
+            """The same on $trials of $trial_length instead of text: its norm, the median over them. The familiar rule
+            counts the steps whose gradient exceeds one percent of the largest; it adds up all units, whose signs
+            cancel, it takes the mean, which one input out of many can make, and it looks no further than the input
+            is long. The corrected measure follows random directions, takes the median, compares with distance 0
+            and says when it hit that limit (+) or the gradient exploded (!). The last column is the same measure
+            on the text itself.""",
             figures=("memory",),
             more=_memory_table,
         ),
         Section(
             "Saturation",
             findings.saturation,
-            """Share of the time, over $sequences places in the text held out, that values sit at an end of their
+            """Share of the time, over $sequences in the text held out, that values sit at an end of their
             range, where a squashing function passes almost no gradient. Left: below −0.95, for gates closed
             below 0.1. Right: above 0.95, for gates open above 0.9. In the lower figure each point is one gate
             of one unit; an open forget gate is what keeps a memory.""",
@@ -79,7 +81,7 @@ def _sections() -> list[Section]:
         Section(
             "What they write",
             findings.samples,
-            """Both read the same $prompt characters of the text held out, of which the end is shown in grey, and
+            """Both read the same $prompt of the text held out, of which the end is shown in grey, and
             go on from there at temperature 0.8.""",
             more=_samples,
         ),
@@ -112,20 +114,22 @@ def _lead(results: Results) -> str:
     s = results.settings
     seen = results.steps_done * s.batch * s.window
     return (
-        f"A vanilla RNN and an LSTM, {s.hidden_size} hidden units each, side by side on {escape(results.text_name)}: "
-        f"{results.text_length * 9 // 10:,} characters, read {seen / (results.text_length * 0.9):.1f} times."
+        f"A vanilla RNN and an LSTM, with {count(s.hidden_size, 'hidden unit')} each, side by side on "
+        f"{escape(results.text_name)}: {results.text_length * 9 // 10:,} characters, "
+        f"read {seen / (results.text_length * 0.9):.1f} times."
     )
 
 
 def _notice(results: Results) -> str:
     if results.stopped is None:
         return ""
-    reached = f"{results.steps_done:,} of {results.settings.steps:,} training steps were reached"
-    when = measured(results)[1] or "no"
+    reached = f"Training steps reached: {results.steps_done:,} of {results.settings.steps:,}"
+    when = measured(results)[1]
+    which = f"the measurements are of the {when} models" if when else "there is no measurement of both models"
     return (
         '<p class="notice" role="status"><strong>This study did not run to its end: '
         f"{escape(results.stopped)}.</strong>"
-        f" {reached}. All that follows is what was found until then; the measurements are of the {when} models.</p>"
+        f" {reached}. All that follows is what was found until then; {which}.</p>"
     )
 
 
@@ -134,17 +138,19 @@ def _strip(results: Results) -> str:
     tiles = []
     if all(one.curve.validation for one in results.models.values()):
         last = {cell: f"{one.curve.validation[-1][1]:.2f}" for cell, one in results.models.items()}
-        tiles.append(_tile("Bits per unseen character", last, f"{results.unigram_bits:.2f} without context"))
+        tiles.append(
+            _tile("Bits per unseen character", last, f"{results.unigram_bits:.2f} without context (whole text)")
+        )
     if now:
         tiles += [
             _tile(
                 "Gradient reach, on the text",
-                {c: _mark(m.decay.horizon, m.decay.censored, m.decay.exploding) for c, m in now.items()},
+                {c: mark(m.decay) for c, m in now.items()},
                 "characters back to 1%",
             ),
             _tile(
                 "Gradient reach, on random input",
-                {c: _mark(m.memory.horizon, m.memory.censored, m.memory.exploding) for c, m in now.items()},
+                {c: mark(m.memory) for c, m in now.items()},
                 "steps back to 1%",
             ),
             _tile(
@@ -163,21 +169,21 @@ def _tile(title: str, values: dict[str, str], unit: str) -> str:
     return f'<section class="tile"><h2>{title}</h2><dl>{numbers}</dl><p>{unit}</p></section>'
 
 
-def _mark(horizon: int, censored: bool, exploding: bool) -> str:
-    return f"{horizon}{'!' if exploding else '+' if censored else ''}"
-
-
 def _section(results: Results, drawings: dict[str, Drawing], section: Section) -> str:
     found = section.finding(results)
     figures = [_figure(drawings[name], f"{section.title}. {found}") for name in section.figures if name in drawings]
     s = results.settings
     how = Template(section.how).substitute(
-        window=s.window, sequences=s.sequences, trials=s.trials, trial_length=s.trial_length, prompt=len(results.prompt)
+        window=count(s.window, "character"),
+        sequences=count(s.sequences, "place"),
+        trials=count(s.trials, "random input"),
+        trial_length=count(s.trial_length, "step"),
+        prompt=count(len(results.prompt), "character"),
     )
-    return (
-        f'<article><h2>{section.title}</h2><p class="finding">{found}</p>{"".join(figures)}{section.more(results)}'
-        f'<p class="how">{how}</p></article>'
-    )
+    more = section.more(results)
+    # what is not shown needs no caption
+    caption = f'<p class="how">{how}</p>' if figures or more else ""
+    return f'<article><h2>{section.title}</h2><p class="finding">{found}</p>{"".join(figures)}{more}{caption}</article>'
 
 
 def _figure(drawing: Drawing, words: str) -> str:
@@ -192,12 +198,7 @@ def _memory_table(results: Results) -> str:
     for cell, one in results.models.items():
         for when, m in (("untrained", one.before), ("trained", one.after)):
             if m is not None:
-                rule = f"{m.memory.seed_rule}{'+' if m.memory.seed_rule >= results.settings.trial_length else ''}"
-                values = (
-                    rule,
-                    _mark(m.memory.horizon, m.memory.censored, m.memory.exploding),
-                    _mark(m.decay.horizon, m.decay.censored, m.decay.exploding),
-                )
+                values = (rule(results, m), mark(m.memory), mark(m.decay))
                 cells = "".join(f"<td>{value}</td>" for value in values)
                 rows.append(f'<tr class="{cell}"><th scope="row">{NAMES[cell]}, {when}</th>{cells}</tr>')
     if not rows:

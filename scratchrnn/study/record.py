@@ -12,11 +12,12 @@
       weights                      file name
       training                     bits, gradient_norm, seconds: one for each step; validation: [step, bits] pairs
       before, after                measured on the untrained and on the trained model:
-        text                       on text held out, gradient of one loss: mean norms by distance for input, h, c
+        text                       on text held out, gradient of one loss: median norms by distance for input, h, c
                                    [index 0: the last character read]; horizon, censored, exploding, decay_factor,
                                    decay_time of `input`
         random_input               effective memory: seed_rule, horizon, censored, exploding, decay_factor, decay_time,
-                                   gradient_norms [index: time step], by_distance, state_by_distance, cell_by_distance
+                                   gradient_norms [mean; index: time step], and the medians by_distance,
+                                   state_by_distance, cell_by_distance
         saturation                 threshold, low, high, rate, mean_derivative; h, i, f, o, g, tanh_c: left and right
                                    share over all units, and per unit
         states                     text, h, c: a row of hidden units for each character
@@ -86,7 +87,11 @@ def environment(results: Results) -> dict[str, str]:
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """The headline numbers, as `scratchrnn study --json` prints them; None for what was not reached."""
+    """The headline numbers, as `scratchrnn study --json` prints them; None for what was not reached.
+
+    A number that is `censored` is where the measurement ended, so the true one may be larger; one that is `exploding`
+    means little.
+    """
     models = {}
     for cell, one in results.models.items():
         found = one.after or one.before
@@ -94,8 +99,13 @@ def summary(results: Results) -> dict[str, Any]:
             "bits": one.curve.validation[-1][1] if one.curve.validation else None,
             "trained": one.after is not None,
             "horizon_on_text": found and found.decay.horizon,
+            "horizon_on_text_censored": found and found.decay.censored,
+            "horizon_on_text_exploding": found and found.decay.exploding,
             "seed_rule": found and found.memory.seed_rule,
+            "seed_rule_censored": found and found.memory.seed_rule >= results.settings.trial_length,
             "horizon_on_random_input": found and found.memory.horizon,
+            "horizon_on_random_input_censored": found and found.memory.censored,
+            "horizon_on_random_input_exploding": found and found.memory.exploding,
             "saturation": found and found.saturation.rate,
         }
     entry = {

@@ -44,7 +44,7 @@ class Measurement:
     Attributes
     ----------
     by_distance : GradientByDistance
-        Of the loss at one character of the text held out: mean norm of the gradient at each distance back.
+        Of the loss at one character of the text held out: median norm of the gradient at each distance back.
     decay : Decay
         Of `by_distance.input`: horizon and rate on the text.
     memory : EffectiveMemory

@@ -115,8 +115,14 @@ def run(
             break
         if results.steps_done:
             patience = min(stop(), 1)  # training may be cut short: what it reached is measured all the same
+    if results.stopped == "interrupted" and _is_whole(results):
+        results.stopped = None  # the wish came when all was done
     results.seconds = time.perf_counter() - start
     return results
+
+
+def _is_whole(results: Results) -> bool:
+    return results.steps_done == results.settings.steps and all(m.sample is not None for m in results.models.values())
 
 
 def _new_model(cell: str, vocabulary: Vocabulary, settings: Settings) -> CharModel:
@@ -167,6 +173,9 @@ def _after(results: Results, held_out: IntArray, training: str) -> Iterator[Prog
     settings = results.settings
     for cell, one in results.models.items():
         yield Progress("measure trained", cell)
+        updates = len(one.curve.bits)
+        if one.curve.validation[-1][0] != updates:  # training was cut short between two looks
+            one.curve.validation.append((updates, evaluate(one.model, held_out) / NATS_PER_BIT))
         one.after = measure(one.model, held_out, settings)
     for cell, one in results.models.items():
         yield Progress("write samples", cell)
