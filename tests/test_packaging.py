@@ -40,7 +40,7 @@ LEVELS = [
     {"__main__", "_plot_text", "cli", "plots", "report", "study"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
-MAX_LINES = 430  # about 400: one idea per file
+MAX_LINES = 450  # about 400: one idea per file
 
 
 def shipped_files() -> dict[str, Path]:
