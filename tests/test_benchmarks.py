@@ -276,6 +276,17 @@ def test_summary_tells_losses_first_and_leaves_disturbed_rows_out_of_the_means()
     assert "20.0" in text.split("One call at")[1]
 
 
+def test_ratios_pair_rows_of_one_run_the_last_that_nobody_disturbed() -> None:
+    def run(name: str, ours: float, theirs: float, waited: float) -> list[Any]:
+        return [r | {"run": name} for r in (row(rows.OURS, ours), row("torch", theirs, waited=waited))]
+
+    first, second, third = run("1", 1.0, 9.0, 0.0), run("2", 1.0, 3.0, 0.0), run("3", 1.0, 90.0, 0.5)
+    alone = [row(rows.OURS, 5.0) | {"run": "4"}]
+    assert [r for _, r in rows.ratios([*first, *second, *third, *alone])] == [3.0]
+    assert [r for _, r in rows.ratios([*third, *first])] == [9.0]
+    assert [r for _, r in rows.ratios([*third, *alone])] == [90.0]
+
+
 def test_geometric_mean_weighs_a_ratio_and_its_inverse_the_same() -> None:
     assert rows.geometric_mean([4.0, 0.25]) == pytest.approx(1.0)
     assert rows.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
