@@ -31,7 +31,9 @@ def study(
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of each model.  [1200; quick: 200]")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
-    backend: Annotated[str | None, typer.Option(metavar="NAME", help="See `scratchrnn info`.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See `scratchrnn info`.  [numba; quick: numpy]")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over other files, or over a larger study.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
@@ -58,7 +60,7 @@ def study(
         changes: dict[str, Any] = {"seed": seed, "backend": backend, "hidden_size": hidden, "steps": steps}
         given = {name: value for name, value in changes.items() if value is not None}
         settings = Settings.quick(**given) if quick else Settings(**given)
-        backends.load(backend)
+        backends.load(settings.backend)
         source = data.default_text() if text is None else data.read_text(text)
         settings.check_text(source)
         check_folder(out, steps=settings.steps, force=force)

@@ -72,6 +72,7 @@ class Settings:
             "sequences": 32,
             "learning_rate": 2e-2,
             "validate_every": 25,
+            "backend": "numpy",  # compiling on a fresh machine takes longer than all of this
         }
         return cls(**(small | changes))  # type: ignore[arg-type]
 
