@@ -99,12 +99,14 @@ def truths(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return verify.Truths(tmp_path_factory.mktemp("truth"))
 
 
-@pytest.mark.parametrize("c", ALL, ids=str)
-@pytest.mark.parametrize("engine", ["scratchrnn-numpy", "torch", "torch-loop"])
+OFFERED = {"scratchrnn-numpy": cases.MODES, "torch": ("infer", "train"), "torch-loop": ("trace",)}
+
+
+@pytest.mark.parametrize(
+    ("engine", "c"), [(e, c) for e, modes in OFFERED.items() for c in ALL if c.mode in modes], ids=str
+)
 def test_a_right_engine_passes(c: Any, engine: str, truths: Any) -> None:
-    reason = engines.REGISTRY[engine].why_not(c)
-    if reason is not None:
-        pytest.skip(reason)
+    assert engines.REGISTRY[engine].why_not(c) is None
     found = results_of(c, engine)
     error, where = verify.check(c, found, truths.read(truths.write(c), set(found)))
     assert 0 <= error < verify.tolerance(c)
@@ -156,7 +158,7 @@ def test_a_wrong_engine_is_never_timed(monkeypatch: pytest.MonkeyPatch, truths: 
         workers["planted"].ask("round", calls=1, limit=1.0)
     right = found["scratchrnn-numpy"]
     assert 0 < right["p20"] <= right["p50"] <= right["p80"]
-    assert right["calls"] >= timing.LEAST_ROUNDS
+    assert right["calls"] >= timing.LEAST_KEPT  # on a busy machine disturbed rounds are left out
     assert right["error"] <= right["tolerance"]
     assert found["torch-loop"] == {"skipped": "no mode train"}
 
