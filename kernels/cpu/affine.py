@@ -9,92 +9,215 @@ Arrays are flat here: row (t, b) of a (T, B, n) array begins at (t·B + b)·n.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blocks import SUM_ROWS, block_steps
 from . import threads
-from .gemm import BLOCK, ROWS, pack, packed, packed_columns, product, scratch
-from .jit import Kernel, inner
+from .gemm import (
+    ROWS,
+    pack_columns,
+    pack_left,
+    pack_rows,
+    pack_zeros,
+    packed_size,
+    product,
+    product_packed,
+    scratch,
+)
+from .jit import Call, Kernel, inner
+from .lengths import all_run, any_runs, next_run
 from .machine import UNIT
+from .plan import workers
 
 Array = NDArray[np.floating[Any]]
+Lengths = NDArray[np.integer[Any]]
 
-LEAST_BLOCK = 16  # of a sum over time: below this the tile's own cost shows
+STRETCH = 20 * ROWS  # rows of a packed block that stay in the second cache
+
+
+@Kernel
+def pack_forward(weight_ih, weight_hh, inputs, size, groups, hidden, unit, units, lanes, p_ih, p_hh):
+    """Pack W_ih and W_hh for the pre-activations of units unit..unit+units: those of each gate side by side."""
+    n = groups * units
+    pack_rows(weight_ih, unit * inputs, inputs, units, hidden * inputs, n, inputs, lanes, p_ih)
+    pack_rows(weight_hh, unit * size, size, units, hidden * size, n, size, lanes, p_hh)
+
+
+@Kernel
+def pack_transposed(weight, rows, width, column, columns, lanes, packed):
+    """Pack columns column..column+columns of a weight (rows, width): what Wᵀ is multiplied from."""
+    pack_columns(weight, column, width, columns, rows, lanes, packed)
 
 
 @inner
-def input_part(a, a_step, a_at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, stop):
-    """W_ih x_t + bias of sample b for t in start..stop, in rows of a: the first at a_at, then every a_step."""
+def add_bias(a, rows, bias):
+    """Set each of the rows of `a` to the bias."""
     n = bias.size
-    for t in range(stop - start):
-        row = a[a_at + t * a_step : a_at + t * a_step + n]
+    for r in range(rows):
+        row = a[r * n : (r + 1) * n]
         for j in range(n):
             row[j] = bias[j]
-    at = (start * batch + b) * inputs
-    product(a, a_at, a_step, x, at, batch * inputs, 1, p_ih, n, inputs, lanes, stop - start, edge)
+
+
+@inner
+def input_part(a, x, batch, inputs, bias, p_ih, lengths, lanes, edge, start, stop, first, last):
+    """W_ih x_t + bias for samples first..last and t in start..stop, in rows (t - start, b - first) of a."""
+    n, samples = bias.size, last - first
+    if samples == batch and all_run(lengths, stop, first, last):  # the rows lie side by side in x too
+        rows = (stop - start) * batch
+        add_bias(a, rows, bias)
+        product(a, 0, n, x, start * batch * inputs, inputs, 1, p_ih, n, inputs, lanes, rows, edge)
+    else:  # each sample's own steps: many rows even where few samples are left
+        add_bias(a, (stop - start) * samples, bias)
+        for b in range(first, last):
+            count = max(0, min(stop, lengths[b]) - start)
+            at, step = (start * batch + b) * inputs, batch * inputs
+            product(a, (b - first) * n, samples * n, x, at, step, 1, p_ih, n, inputs, lanes, count, edge)
 
 
 @Kernel
-def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edge, first, last):
-    """dx_t = W_ihᵀ da_t for a range of (sample, block of steps), zero beyond a length."""
-    blocks = (steps + BLOCK - 1) // BLOCK
-    for item in range(first, last):
-        b, start = item // blocks, item % blocks * BLOCK
-        stop = min(start + BLOCK, steps)
-        for t in range(start, stop):
-            row = dx[(t * batch + b) * inputs : (t * batch + b + 1) * inputs]
-            for j in range(inputs):
-                row[j] = 0
-        n = start * batch + b
-        count = max(0, min(stop, lengths[b]) - start)
-        product(dx, n * inputs, batch * inputs, da, n * rows, batch * rows, 1, p_ih, inputs, rows, lanes, count, edge)
+def preactivations_of(x, inputs, batch, steps, bias, p_ih, p_hh, lengths, h, size, a, lanes, edge, block, first, last):
+    """(1) for blocks first..last of time, from every h_{t-1}; beyond an end, a stays as it is."""
+    rows = bias.size
+    for start in range(first * block, min(last * block, steps), block):
+        stop = min(start + block, steps)
+        if all_run(lengths, stop, 0, batch):
+            n, count = start * batch, (stop - start) * batch
+            add_bias(a[n * rows :], count, bias)
+            product(a, n * rows, rows, x, n * inputs, inputs, 1, p_ih, rows, inputs, lanes, count, edge)
+            product(a, n * rows, rows, h, n * size, size, 1, p_hh, rows, size, lanes, count, edge)
+        else:
+            for t in range(start, stop):
+                b_0, b_1 = next_run(lengths, t, 0, batch)
+                while b_0 < batch:
+                    n, count = t * batch + b_0, b_1 - b_0
+                    add_bias(a[n * rows :], count, bias)
+                    product(a, n * rows, rows, x, n * inputs, inputs, 1, p_ih, rows, inputs, lanes, count, edge)
+                    product(a, n * rows, rows, h, n * size, size, 1, p_hh, rows, size, lanes, count, edge)
+                    b_0, b_1 = next_run(lengths, t, b_1, batch)
 
 
 @Kernel
-def sum_of_products(out, left, left_width, right, right_width, count, block, lanes, edge, room, first, last):
-    """out[r, :] = Σ_n left[n, r] right[n, :] for r in first..last, n in blocks; room for one packed block of right."""
-    own = out[first * right_width : last * right_width]
-    for j in range(own.size):
-        own[j] = 0
-    for n in range(0, count, block):
-        k = min(block, count - n)
-        pack(right[n * right_width :], 1, right_width, right_width, k, lanes, room)
-        at = n * left_width + first
-        product(own, 0, right_width, left, at, 1, left_width, room, right_width, k, lanes, last - first, edge)
+def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edge, block, first, last):
+    """dx_t = W_ihᵀ da_t for blocks first..last of time, zero beyond a length."""
+    for start in range(first * block, min(last * block, steps), block):
+        stop = min(start + block, steps)
+        n, count = start * batch, (stop - start) * batch
+        to = dx[n * inputs : (n + count) * inputs]
+        for j in range(to.size):
+            to[j] = 0
+        if all_run(lengths, stop, 0, batch):
+            product(dx, n * inputs, inputs, da, n * rows, rows, 1, p_ih, inputs, rows, lanes, count, edge)
+        else:
+            for t in range(start, stop):
+                b_0, b_1 = next_run(lengths, t, 0, batch)
+                while b_0 < batch:
+                    n, count = t * batch + b_0, b_1 - b_0
+                    product(dx, n * inputs, inputs, da, n * rows, rows, 1, p_ih, inputs, rows, lanes, count, edge)
+                    b_0, b_1 = next_run(lengths, t, b_1, batch)
+
+
+@inner
+def blank(packed, n, width, k, batch, lengths, lanes):
+    """Zero the rows of a packed block, rows (t, b) from n on, that lie beyond a sequence's end."""
+    for i in range(k):
+        if (n + i) // batch >= lengths[(n + i) % batch]:
+            pack_zeros(packed, i, width, k, lanes)
 
 
 @Kernel
-def column_sums(out, left, width, count, sums, first, last):
-    """out[r] = Σ_n left[n, r] for r in first..last, summed in float64."""
-    for j in range(last - first):
-        sums[j] = 0
-    for n in range(count):
-        row = left[n * width + first : n * width + last]
-        for j in range(last - first):
-            sums[j] += row[j]
-    for j in range(last - first):
-        out[first + j] = sums[j]
+def weight_gradients(
+    da, rows, x, inputs, h, size, batch, steps, block, lengths, dweight_ih, dweight_hh, dbias_ih, dbias_hh,
+    lanes, edge, left, right, sums, first, last,
+):  # fmt: skip
+    """dW_ih = Σ da_t x_tᵀ, dW_hh = Σ da_t h_{t-1}ᵀ, db = Σ da_t for rows first..last of them.
 
-
-def products_in_parallel(out: Array, left: Array, right: Array, workers: int) -> None:
-    """out (R, C) = Σ over all leading axes of left (..., R) ᵀ right (..., C), rows of out split over threads.
-
-    In √N blocks of √N terms, which together lose N^¼ roundings, not √N.
+    Added to what is there, the last block of time first; db is summed in float64 within a block.
     """
-    rows, wide = out.shape
-    count = left.size // rows if rows else 0
-    block = min(BLOCK, max(LEAST_BLOCK, math.isqrt(count)))
-    lanes, room = UNIT.lanes(out.itemsize), block * packed_columns(wide, out.dtype)
-    fixed = (out.reshape(-1), left.reshape(-1), rows, right.reshape(-1), wide, count, block, lanes)
-    kernel = sum_of_products.ready(out.dtype, *fixed, scratch(out.dtype), np.empty(0, out.dtype), 0, 0)
+    count = last - first
+    for start in range((steps - 1) // block * block, -1, -block):
+        if any_runs(lengths, start, batch):
+            end = min(start + block, steps) * batch
+            for j in range(count):
+                sums[j] = 0
+            for n in range(start * batch, end, SUM_ROWS):
+                k = min(SUM_ROWS, end - n)
+                pack_left(da, n * rows + first, rows, count, k, left, sums)
+                pack_columns(x, n * inputs, inputs, inputs, k, lanes, right)
+                for r in range(0, count, STRETCH):
+                    height, at = min(STRETCH, count - r), (first + r) * inputs
+                    product_packed(dweight_ih, at, inputs, left, r * k, right, inputs, k, lanes, height, edge)
+                pack_columns(h, n * size, size, size, k, lanes, right)
+                blank(right, n, size, k, batch, lengths, lanes)  # a last state may be infinite, and 0 · inf is nan
+                for r in range(0, count, STRETCH):
+                    height, at = min(STRETCH, count - r), (first + r) * size
+                    product_packed(dweight_hh, at, size, left, r * k, right, size, k, lanes, height, edge)
+            for j in range(count):
+                dbias_ih[first + j] += sums[j]
+                dbias_hh[first + j] += sums[j]
 
-    def task(_: int, first: int, last: int) -> None:
-        kernel(*fixed, scratch(out.dtype), np.empty(room, out.dtype), first, last)
 
-    threads.run(task, threads.split(rows, workers, ROWS))
+class Packing:
+    """Room for W_ih and W_hh packed for some units, and the call that fills it."""
+
+    def __init__(self, weight_ih: Array, weight_hh: Array, gates: int, unit: int, units: int) -> None:
+        (rows, inputs), size, dtype = weight_ih.shape, weight_hh.shape[1], weight_ih.dtype
+        self.p_ih = np.empty(packed_size(gates * units, inputs, dtype), dtype)
+        self.p_hh = np.empty(packed_size(gates * units, size, dtype), dtype)
+        arguments = (
+            weight_ih.reshape(-1), weight_hh.reshape(-1), inputs, size, gates, rows // gates, unit, units,
+            UNIT.lanes(weight_ih.itemsize), self.p_ih, self.p_hh,
+        )  # fmt: skip
+        self.call = pack_forward.ready(dtype, *arguments), arguments
+
+    def now(self) -> Packing:
+        """Fill it."""
+        kernel, arguments = self.call
+        kernel(*arguments)
+        return self
+
+
+def transposed(weight: Array, column: int, columns: int) -> tuple[Array, Call]:
+    """Room for columns column..column+columns of W packed for products with Wᵀ, and the call that fills it."""
+    rows, width = weight.shape
+    packed = np.empty(packed_size(columns, rows, weight.dtype), weight.dtype)
+    arguments = (weight.reshape(-1), rows, width, column, columns, UNIT.lanes(weight.itemsize), packed)
+    return packed, (pack_transposed.ready(weight.dtype, *arguments), arguments)
+
+
+def packed_transposed(weight: Array) -> Array:
+    """W packed for products with Wᵀ."""
+    packed, (kernel, arguments) = transposed(weight, 0, weight.shape[1])
+    kernel(*arguments)
+    return packed
+
+
+def preactivations(
+    x: Array,  # (T, B, I)
+    weight_ih: Array,  # (R, I)
+    weight_hh: Array,  # (R, P)
+    bias_ih: Array,  # (R,)
+    bias_hh: Array,  # (R,)
+    lengths: Lengths,  # (B,)
+    h: Array,  # (T+1, B, P)
+    a: Array,  # (T, B, R) out, zero beyond a sequence's end
+) -> None:
+    """Equation (1) for all steps at once, given every h: the same sums in the same order as in the time loop."""
+    (steps, batch, inputs), (rows, size), dtype = x.shape, weight_hh.shape, x.dtype
+    if (lengths < steps).any():
+        a[...] = 0
+    lanes, block = UNIT.lanes(x.itemsize), block_steps(batch)
+    weights = Packing(weight_ih, weight_hh, 1, 0, rows).now()
+    fixed = (
+        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1), size,
+        a.reshape(-1), lanes,
+    )  # fmt: skip
+    kernel = preactivations_of.ready(dtype, *fixed, scratch(dtype), block, 0, 0)
+    spans = threads.split(-(-steps // block), workers(steps * batch * rows * (inputs + size)))
+    threads.run(kernel, [(*fixed, scratch(dtype), block, *span) for span in spans])
 
 
 def backward(
@@ -102,33 +225,32 @@ def backward(
     x: Array,  # (T, B, I)
     h: Array,  # (T+1, B, P)
     weight_ih: Array,  # (R, I)
-    lengths: NDArray[np.integer[Any]],  # (B,)
+    lengths: Lengths,  # (B,)
     dx: Array,  # (T, B, I) out
-    dweight_ih: Array,  # (R, I) out
-    dweight_hh: Array,  # (R, P) out
-    dbias_ih: Array,  # (R,) out
-    dbias_hh: Array,  # (R,) out
-    workers: int,
+    dweight_ih: Array,  # (R, I) added to
+    dweight_hh: Array,  # (R, P) added to
+    dbias_ih: Array,  # (R,) added to
+    dbias_hh: Array,  # (R,) added to
 ) -> None:
     """Undo (1) in everything but h_{t-1}, given da_t for every t, zero beyond a sequence's end."""
-    steps, batch, inputs = x.shape
-    rows = da.shape[2]
-    lanes = UNIT.lanes(da.itemsize)
-    p_ih = packed(weight_ih, 1, inputs, inputs, rows)
-    fixed = (da.reshape(-1), dx.reshape(-1), p_ih, batch, rows, inputs, lengths, steps, lanes)
-    kernel = input_gradient.ready(da.dtype, *fixed, scratch(da.dtype), 0, 0)
+    (steps, batch, inputs), rows, size, dtype = x.shape, da.shape[2], h.shape[2], da.dtype
+    lanes, block = UNIT.lanes(da.itemsize), block_steps(batch)
+    sums = (
+        da.reshape(-1), rows, x.reshape(-1), inputs, h.reshape(-1), size, batch, steps, block, lengths,
+        dweight_ih.reshape(-1), dweight_hh.reshape(-1), dbias_ih, dbias_hh, lanes,
+    )  # fmt: skip
+    right = packed_size(max(inputs, size), SUM_ROWS, dtype)
 
-    def task(_: int, first: int, last: int) -> None:
-        kernel(*fixed, scratch(da.dtype), first, last)
+    def room(first: int, last: int) -> tuple[Any, ...]:
+        left, totals = np.empty((last - first) * SUM_ROWS, dtype), np.empty(last - first)
+        return scratch(dtype), left, np.empty(right, dtype), totals, first, last
 
-    threads.run(task, threads.split(batch * -(-steps // BLOCK), workers))  # undoes (1), in x
-    products_in_parallel(dweight_ih, da, x, workers)  # undoes (1), in W_ih
-    h_prev = h[:-1]
-    beyond = np.arange(steps)[:, None] >= lengths
-    if beyond.any():
-        h_prev = h_prev.copy()
-        h_prev[beyond] = 0  # a last state may be infinite, and 0 · inf is nan
-    products_in_parallel(dweight_hh, da, h_prev, workers)  # undoes (1), in W_hh
-    sums = (dbias_ih, da.reshape(-1), rows, steps * batch, np.empty(rows), 0, rows)
-    column_sums.ready(da.dtype, *sums)(*sums)  # undoes (1), in b_ih
-    dbias_hh[...] = dbias_ih  # undoes (1), in b_hh
+    busy = workers(steps * batch * rows * (inputs + size))
+    sum_rows = weight_gradients.ready(dtype, *sums, *room(0, 0))
+    spans = threads.split(rows, busy, ROWS)
+    threads.run(sum_rows, [(*sums, *room(*span)) for span in spans])  # undoes (1), in W_ih, W_hh, b_ih, b_hh
+
+    to_x = (da.reshape(-1), dx.reshape(-1), packed_transposed(weight_ih), batch, rows, inputs, lengths, steps, lanes)
+    all_x = input_gradient.ready(dtype, *to_x, scratch(dtype), block, 0, 0)
+    spans = threads.split(-(-steps // block), busy)
+    threads.run(all_x, [(*to_x, scratch(dtype), block, *span) for span in spans])  # undoes (1), in x

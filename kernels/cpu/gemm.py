@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 
 from .jit import OPTIONS, Kernel, inner
 from .machine import UNIT
-from .simd import pointer, register_tile
+from .simd import copy, pointer, register_tile
 
 Array = NDArray[np.floating[Any]]
 
 BLOCK = 128  # of k
+STRIP = 16  # rows that are packed together: their lines fit the first cache
 ROWS, VECTORS = UNIT.rows, UNIT.vectors
 
 
-def packed_columns(n: int, dtype: Any) -> int:
-    """Columns that n columns take when packed: whole registers."""
+def packed_size(n: int, k: int, dtype: Any) -> int:
+    """Numbers that k rows of n columns take when packed: whole registers."""
     lanes = UNIT.lanes(np.dtype(dtype).itemsize)
-    return -(-n // lanes) * lanes
+    return -(-n // lanes) * lanes * k
 
 
 def scratch(dtype: Any) -> Array:
@@ -38,34 +39,44 @@ def scratch(dtype: Any) -> Array:
 
 
 @inner
-def pack(w, n_stride, k_stride, n, k, lanes, out):
-    """Pack B[k, n] = w[n·n_stride + k·k_stride]; w and out are flat."""
+def pack_rows(w, at, stride, per, skip, n, k, lanes, out):
+    """Pack B[i, j] = w[at + row(j) + i] for n columns j and k rows i; column j is a row of w, contiguous in i.
+
+    row(j) = (j mod per)·stride + (j div per)·skip: `per` rows of each of several groups, such as gates.
+    """
+    o = 0
+    for p in range(0, n, VECTORS * lanes):
+        width = min(VECTORS, (n - p + lanes - 1) // lanes) * lanes
+        for i_0 in range(0, k, lanes):  # short blocks of i: what is written stays in the first cache
+            count = min(lanes, k - i_0)
+            to = out[o + i_0 * width : o + (i_0 + count) * width]
+            for j in range(width):
+                if p + j < n:
+                    start = at + (p + j) % per * stride + (p + j) // per * skip + i_0
+                    row = w[start : start + count]
+                    for i in range(count):
+                        to[i * width + j] = row[i]
+                else:
+                    for i in range(count):
+                        to[i * width + j] = 0
+        o += k * width
+
+
+@inner
+def pack_columns(w, at, stride, n, k, lanes, out):
+    """Pack B[i, j] = w[at + i·stride + j] for n columns j and k rows i; row i is contiguous in j."""
     o = 0
     for p in range(0, n, VECTORS * lanes):
         width = min(VECTORS, (n - p + lanes - 1) // lanes) * lanes
         real = min(width, n - p)
         for i in range(k):
-            row = out[o : o + width]
-            base = p * n_stride + i * k_stride
+            start = at + i * stride + p
+            row, to = w[start : start + real], out[o : o + width]
             for j in range(real):
-                row[j] = w[base + j * n_stride]
+                to[j] = row[j]
             for j in range(real, width):
-                row[j] = 0
+                to[j] = 0
             o += width
-
-
-@Kernel
-def pack_all(w, n_stride, k_stride, n, k, lanes, out):
-    """`pack`, for Python."""
-    pack(w, n_stride, k_stride, n, k, lanes, out)
-
-
-def packed(w: Array, n_stride: int, k_stride: int, n: int, k: int) -> Array:
-    """B[k, n] = w.flat[n·n_stride + k·k_stride], packed."""
-    out = np.empty(packed_columns(n, w.dtype) * k, w.dtype)
-    arguments = (w.reshape(-1), n_stride, k_stride, n, k, UNIT.lanes(w.itemsize), out)
-    pack_all.ready(w.dtype, *arguments)(*arguments)
-    return out
 
 
 def _every_tile() -> Any:
@@ -85,6 +96,59 @@ tile = _every_tile()
 
 
 @inner
+def pack_zeros(packed, i, n, k, lanes):
+    """Zero row i of a packed block of n columns and k rows."""
+    o = 0
+    for p in range(0, n, VECTORS * lanes):
+        width = min(VECTORS, (n - p + lanes - 1) // lanes) * lanes
+        row = packed[o + i * width : o + (i + 1) * width]
+        for j in range(width):
+            row[j] = 0
+        o += k * width
+
+
+@inner
+def pack_left(w, at, stride, rows, k, left, sums):
+    """Pack A[r, i] = w[at + i·stride + r] as [tile][i][r], and add each row r to sums[r].
+
+    Walking down the columns of a wide array, tile by tile, would meet each of its cache lines again and again.
+    """
+    for i in range(k):
+        start = at + i * stride
+        row = w[start : start + rows]
+        for r in range(rows):
+            sums[r] += row[r]
+    for i_0 in range(0, k, STRIP):
+        i_1 = min(i_0 + STRIP, k)
+        for r in range(0, rows, ROWS):
+            height = min(ROWS, rows - r)
+            o = r * k
+            if height == ROWS:
+                for i in range(i_0, i_1):
+                    copy(ROWS, pointer(left, o + i * ROWS), pointer(w, at + i * stride + r))
+            else:
+                for i in range(i_0, i_1):
+                    start = at + i * stride + r
+                    row, to = w[start : start + height], left[o + i * height : o + (i + 1) * height]
+                    for q in range(height):
+                        to[q] = row[q]
+
+
+@inner
+def tile_at_edge(height, vectors, c, c_at, c_row, real, a, a_row, a_column, b, count, lanes, edge):
+    """`tile` where only `real` columns of a panel exist: in scratch memory, then added."""
+    width = vectors * lanes
+    for j in range(height * width):
+        edge[j] = 0
+    tile(height, vectors, pointer(edge, 0), width, a, a_row, a_column, b, count)
+    for q in range(height):
+        start = c_at + q * c_row
+        to, add = c[start : start + real], edge[q * width : q * width + real]
+        for j in range(real):
+            to[j] += add[j]
+
+
+@inner
 def product(c, c_at, c_row, a, a_at, a_row, a_column, b, n, k, lanes, rows, edge):
     """c[r, :n] += Σ_i a[r, i] b[i, :n] for `rows` rows; c and a are flat, from c_at and a_at on, with these strides."""
     panel = 0
@@ -100,18 +164,29 @@ def product(c, c_at, c_row, a, a_at, a_row, a_column, b, n, k, lanes, rows, edge
             while r < rows:
                 height = (rows - r + tiles - 1) // tiles
                 tiles -= 1
-                a_0 = pointer(a, a_at + r * a_row + k_0 * a_column)
+                a_0, c_0 = pointer(a, a_at + r * a_row + k_0 * a_column), c_at + r * c_row + p
                 if real == width:
-                    c_0 = pointer(c, c_at + r * c_row + p)
-                    tile(height, vectors, c_0, c_row, a_0, a_row, a_column, b_0, count)
+                    tile(height, vectors, pointer(c, c_0), c_row, a_0, a_row, a_column, b_0, count)
                 else:
-                    for j in range(height * width):
-                        edge[j] = 0
-                    tile(height, vectors, pointer(edge, 0), width, a_0, a_row, a_column, b_0, count)
-                    for q in range(height):
-                        start = c_at + (r + q) * c_row + p
-                        to, add = c[start : start + real], edge[q * width : q * width + real]
-                        for j in range(real):
-                            to[j] += add[j]
+                    tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, a_row, a_column, b_0, count, lanes, edge)
                 r += height
+        panel += k * width
+
+
+@inner
+def product_packed(c, c_at, c_row, left, left_at, b, n, k, lanes, rows, edge):
+    """c[r, :n] += Σ_i left[r, i] b[i, :n], both factors packed, each element in one sum of k terms."""
+    panel = 0
+    for p in range(0, n, VECTORS * lanes):
+        vectors = min(VECTORS, (n - p + lanes - 1) // lanes)
+        width = vectors * lanes
+        real = min(width, n - p)
+        b_0 = pointer(b, panel)
+        for r in range(0, rows, ROWS):
+            height = min(ROWS, rows - r)
+            a_0, c_0 = pointer(left, left_at + r * k), c_at + r * c_row + p
+            if real == width:
+                tile(height, vectors, pointer(c, c_0), c_row, a_0, 1, height, b_0, k)
+            else:
+                tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, 1, height, b_0, k, lanes, edge)
         panel += k * width

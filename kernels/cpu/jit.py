@@ -29,6 +29,8 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 VARIABLE = "SCRATCHRNN_CACHE_DIR"
 NOTICE_AFTER = 1.0  # seconds
 
+Call = tuple[Any, tuple[Any, ...]]  # a compiled function and its arguments
+
 
 def source_hash(folder: Path | None = None) -> str:
     """Hash of every Python file of a folder of kernels, names included."""

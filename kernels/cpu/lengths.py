@@ -14,3 +14,21 @@ def next_run(lengths, t, start, stop):
     while end < stop and lengths[end] > t:
         end += 1
     return start, end
+
+
+@inner
+def all_run(lengths, stop, first, last):
+    """Whether every sequence in first..last has all steps before `stop`."""
+    for b in range(first, last):
+        if lengths[b] < stop:
+            return False
+    return True
+
+
+@inner
+def any_runs(lengths, t, batch):
+    """Whether some sequence has a step t."""
+    for b in range(batch):
+        if lengths[b] > t:
+            return True
+    return False

@@ -1,8 +1,9 @@
 """The LSTM on CPU: what `kernels/numpy/lstm.py` defines, with its signatures.
 
-Weights are packed once per call, so writing into a weight array is always seen. The batch is cut into ranges of
-samples, one for each thread, which run the whole sequence without waiting for each other (`lstm_loops.py`); products
-over all time steps are cut by rows of the result (`affine.py`). Results are bitwise the same for any number of threads.
+Weights are packed once per call, so writing into a weight array is always seen. A call is cut into parts, one for each
+thread: ranges of samples, which run the whole sequence without waiting for each other, or ranges of hidden units, whose
+threads meet after each step (`plan.py`, `lstm_loops.py`). Products over all time steps are cut by rows of the result
+(`affine.py`). Results are bitwise the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -12,22 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blocks import SUM_ROWS, block_steps
 from . import affine, threads
-from .gemm import packed, scratch
-from .lstm_loops import backward_rows, exposed, forward_rows, infer_rows
+from .affine import Packing
+from .barrier import Meeting
+from .gemm import ROWS, packed_size, scratch
+from .jit import Call
+from .lstm_loops import activate_rows, backward_part, forward_part, projection_gradient
 from .machine import UNIT
-from .plan import steps_per_chunk, workers
+from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]
-
-
-def _packed_weights(
-    weight_ih: Array, weight_hh: Array, weight_hr: Array | None, inputs: int, hidden: int, size: int
-) -> tuple[Array, Array, Array]:
-    rows = 4 * hidden
-    p_hr = np.empty(0, weight_ih.dtype) if weight_hr is None else packed(weight_hr, hidden, 1, size, hidden)
-    return packed(weight_ih, inputs, 1, rows, inputs), packed(weight_hh, size, 1, rows, size), p_hr
+GATES = 4
 
 
 def infer(
@@ -39,32 +37,19 @@ def infer(
     bias_ih: Array,  # (4H,) zeros where the layer has none
     bias_hh: Array,  # (4H,)
     weight_hr: Array | None,  # (P, H) or None
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     output: Array,  # (T, B, P) out
     h_n: Array,  # (B, P) out: h at each sequence's own end
     c_n: Array,  # (B, H) out
 ) -> None:
     """The whole sequence, keeping only the output and the final state."""
-    (steps, batch, inputs), hidden, size = x.shape, c_0.shape[1], h_0.shape[1]
-    h_n[...], c_n[...] = h_0, c_0
-    if (lengths < steps).any():
+    h, c = np.empty((2, *h_0.shape), x.dtype), np.empty((2, *c_0.shape), x.dtype)
+    h[0], c[0] = h_0, c_0
+    if (lengths < len(x)).any():
         output[...] = 0
-    weights = _packed_weights(weight_ih, weight_hh, weight_hr, inputs, hidden, size)
-    parts = threads.split(batch, workers(steps * batch * 4 * hidden * (inputs + size)))
-    most = max((last - first for first, last in parts), default=0)
-    chunk = steps_per_chunk(steps, most, 4 * hidden * x.itemsize)
-    fixed = (
-        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, *weights, lengths,
-        h_n.reshape(-1), c_n.reshape(-1), output.reshape(-1), hidden, size, chunk, UNIT.lanes(x.itemsize),
-    )  # fmt: skip
-    kernel = infer_rows.ready(x.dtype, *fixed, *(scratch(x.dtype),) * 3, 0, 0)
-
-    def task(_: int, first: int, last: int) -> None:
-        m = np.empty(0 if weight_hr is None else (last - first) * hidden, x.dtype)
-        work = np.empty(chunk * (last - first) * 4 * hidden, x.dtype)
-        kernel(*fixed, scratch(x.dtype), m, work, first, last)
-
-    threads.run(task, parts)
+    _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, lengths, h, c, np.empty(0, x.dtype), output)
+    ends = (lengths % 2, np.arange(len(lengths)))
+    h_n[...], c_n[...] = h[ends], c[ends]
 
 
 def forward(
@@ -74,32 +59,85 @@ def forward(
     bias_ih: Array,  # (4H,) zeros where the layer has none
     bias_hh: Array,  # (4H,)
     weight_hr: Array | None,  # (P, H) or None
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, P) slot 0 in: the initial state; slots 1..T out
     c: Array,  # (T+1, B, H) likewise
-    gates: Array,  # (T, B, 4H) out: i, f, g, o
-    a: Array,  # (T, B, 4H) out: pre-activations
+    gates: Array | None,  # (T, B, 4H) out: i, f, g, o; None: not kept
 ) -> None:
-    """The whole sequence, keeping everything."""
-    (steps, batch, inputs), hidden, size = x.shape, c.shape[2], h.shape[2]
-    if (lengths < steps).any():
-        for array in (h[1:], c[1:], gates, a):
+    """The whole sequence, keeping every state, and every gate if there is room for them."""
+    nothing = np.empty(0, x.dtype)
+    gates = nothing if gates is None else gates
+    if (lengths < len(x)).any():
+        for array in (h[1:], c[1:], gates):
             array[...] = 0
-    weights = _packed_weights(weight_ih, weight_hh, weight_hr, inputs, hidden, size)
-    parts = threads.split(batch, workers(steps * batch * 4 * hidden * (inputs + size)))
-    most = max((last - first for first, last in parts), default=0)
-    chunk = steps_per_chunk(steps, most, 4 * hidden * x.itemsize)
-    fixed = (
-        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, *weights, lengths,
-        h.reshape(-1), c.reshape(-1), gates.reshape(-1), a.reshape(-1), hidden, size, chunk, UNIT.lanes(x.itemsize),
-    )  # fmt: skip
-    kernel = forward_rows.ready(x.dtype, *fixed, *(scratch(x.dtype),) * 2, 0, 0)
+    _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, lengths, h, c, gates, nothing)
 
-    def task(_: int, first: int, last: int) -> None:
-        m = np.empty(0 if weight_hr is None else (last - first) * hidden, x.dtype)
-        kernel(*fixed, scratch(x.dtype), m, first, last)
 
-    threads.run(task, parts)
+def _forward(
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array,
+    bias_hh: Array,
+    weight_hr: Array | None,
+    lengths: Lengths,
+    h: Array,  # (T+1 or 2, B, P)
+    c: Array,  # (T+1 or 2, B, H)
+    gates: Array,  # (T, B, 4H) or empty
+    output: Array,  # (T, B, P) or empty
+) -> None:
+    (steps, batch, inputs), (slots, _, hidden), size, dtype = x.shape, c.shape, h.shape[2], x.dtype
+    lanes, nothing = UNIT.lanes(x.itemsize), np.empty(0, dtype)
+    step_work = batch * GATES * hidden * (inputs + size)
+    busy = workers(steps * step_work)
+    by_units = [] if weight_hr is not None else ranges_of_units(batch, hidden, busy, step_work, lanes)
+    p_hr = nothing if weight_hr is None else Packing(weight_hr, weight_hr[:, :0], 1, 0, size).now().p_ih
+    bias = (bias_ih + bias_hh).reshape(GATES, hidden)
+    shared = None if by_units else Packing(weight_ih, weight_hh, GATES, 0, hidden).now()
+
+    def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        weights = shared or Packing(weight_ih, weight_hh, GATES, part.unit, part.units)
+        samples, rows = part.last - part.first, GATES * part.units
+        chunk = steps_per_chunk(steps, samples, rows * x.itemsize)
+        arguments = (
+            x.reshape(-1), inputs, batch, steps, bias[:, part.unit : part.unit + part.units].reshape(-1),
+            weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),
+            output.reshape(-1), hidden, size, chunk, lanes, scratch(dtype),
+            nothing if weight_hr is None else np.empty(samples * hidden, dtype), np.empty(chunk * samples * rows, dtype),
+            meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+        )  # fmt: skip
+        loop = forward_part.ready(dtype, *arguments), arguments
+        return (loop,) if shared else (weights.call, loop)
+
+    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+
+
+def preactivations(
+    x: Array,  # (T, B, I)
+    weight_ih: Array,  # (4H, I)
+    weight_hh: Array,  # (4H, P)
+    bias_ih: Array,  # (4H,)
+    bias_hh: Array,  # (4H,)
+    lengths: Lengths,  # (B,)
+    h: Array,  # (T+1, B, P) from forward
+    a: Array,  # (T, B, 4H) out
+) -> None:
+    """Equation (1) again, bit for bit what forward had; zero beyond a sequence's end."""
+    affine.preactivations(x, weight_ih, weight_hh, bias_ih, bias_hh, lengths, h, a)
+
+
+def activate(
+    a: Array,  # (T, B, 4H)
+    lengths: Lengths,  # (B,)
+    gates: Array,  # (T, B, 4H) out
+) -> None:
+    """Equation (2) again, bit for bit what forward had; zero beyond a sequence's end."""
+    steps, batch, rows = a.shape
+    if (lengths < steps).any():
+        gates[...] = 0
+    fixed = (a.reshape(-1), gates.reshape(-1), rows // GATES, batch, lengths)
+    kernel = activate_rows.ready(a.dtype, *fixed, 0, 0)
+    threads.run(kernel, [(*fixed, *span) for span in threads.split(steps * batch, workers(16 * a.size))])
 
 
 def backward(
@@ -115,34 +153,55 @@ def backward(
     dc: Array,  # (T+1, B, H) in: dL/dc_t from outside; out: the total dL/dc_t
     da: Array,  # (T, B, 4H) out: dL/da_t
     dx: Array,  # (T, B, I) out
-    dweight_ih: Array,  # (4H, I) out
-    dweight_hh: Array,  # (4H, P) out
-    dbias_ih: Array,  # (4H,) out
-    dbias_hh: Array,  # (4H,) out
-    dweight_hr: Array | None,  # (P, H) out, or None
+    dweight_ih: Array,  # (4H, I) in: the sum over later steps; out: with these added
+    dweight_hh: Array,  # (4H, P) likewise
+    dbias_ih: Array,  # (4H,) likewise
+    dbias_hh: Array,  # (4H,) likewise
+    dweight_hr: Array | None,  # (P, H) likewise, or None
 ) -> None:
     """Backward through time: the gradient of every state, pre-activation, input and parameter."""
-    (steps, batch, inputs), hidden, size = x.shape, c.shape[2], h.shape[2]
+    (steps, batch, inputs), hidden, size, dtype = x.shape, c.shape[2], h.shape[2], x.dtype
+    lanes, nothing = UNIT.lanes(x.itemsize), np.empty(0, dtype)
     if (lengths < steps).any():
         da[...] = 0
-    p_hh = packed(weight_hh, 1, size, size, 4 * hidden)
-    p_hr = np.empty(0, x.dtype) if weight_hr is None else packed(weight_hr, 1, hidden, hidden, size)
-    fixed = (
-        batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), dh.reshape(-1), dc.reshape(-1),
-        da.reshape(-1), hidden, size, UNIT.lanes(x.itemsize),
-    )  # fmt: skip
-    kernel = backward_rows.ready(x.dtype, *fixed, *(scratch(x.dtype),) * 2, 0, 0)
+    step_work = batch * GATES * hidden * (inputs + size)
+    busy = workers(steps * step_work)
+    by_units = [] if weight_hr is not None else ranges_of_units(batch, hidden, busy, step_work, lanes)
+    p_hr = nothing if weight_hr is None else affine.packed_transposed(weight_hr)
+    shared = None if by_units else affine.packed_transposed(weight_hh)
 
-    def task(_: int, first: int, last: int) -> None:
-        dm = np.empty(0 if weight_hr is None else (last - first) * hidden, x.dtype)
-        kernel(*fixed, scratch(x.dtype), dm, first, last)
+    def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        samples = part.last - part.first
+        p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
+        arguments = (
+            batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), dh.reshape(-1), dc.reshape(-1),
+            da.reshape(-1), hidden, size, lanes, scratch(dtype),
+            nothing if weight_hr is None else np.empty(samples * hidden, dtype),
+            meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+        )  # fmt: skip
+        loop = backward_part.ready(dtype, *arguments), arguments
+        return (loop,) if packing is None else (packing, loop)
 
-    busy = workers(steps * batch * 4 * hidden * (inputs + size))
-    threads.run(task, threads.split(batch, busy))
-    affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh, busy)  # undoes (1)
+    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+    affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)
     if dweight_hr is not None:
-        m = np.empty((steps * batch, hidden), x.dtype)
-        rows = (gates.reshape(-1), c[1:].reshape(-1), hidden, m.reshape(-1))
-        all_rows = exposed.ready(x.dtype, *rows, 0, 0)
-        threads.run(lambda _, first, last: all_rows(*rows, first, last), threads.split(steps * batch, busy))
-        affine.products_in_parallel(dweight_hr, dh[1:], m, busy)  # undoes (5), in W_hr
+        _projection_gradient(dh, gates, c, lengths, dweight_hr)  # undoes (5), in W_hr
+
+
+def _projection_gradient(dh: Array, gates: Array, c: Array, lengths: Lengths, dweight_hr: Array) -> None:
+    (size, hidden), (steps, batch, _), dtype = dweight_hr.shape, gates.shape, dh.dtype
+    fixed = (
+        dh.reshape(-1), size, gates.reshape(-1), c.reshape(-1), hidden, batch, steps, block_steps(batch), lengths,
+        dweight_hr.reshape(-1), UNIT.lanes(dh.itemsize),
+    )  # fmt: skip
+
+    def call(unit: int, last: int) -> tuple[Any, ...]:
+        units = last - unit
+        m, left, right = (
+            np.empty(n, dtype) for n in (SUM_ROWS * units, SUM_ROWS * size, packed_size(units, SUM_ROWS, dtype))
+        )
+        return (*fixed, scratch(dtype), m, left, right, np.empty(size), unit, last)
+
+    kernel = projection_gradient.ready(dtype, *call(0, 0))
+    spans = threads.split(hidden, workers(steps * batch * hidden * size), ROWS)
+    threads.run(kernel, [call(*span) for span in spans])

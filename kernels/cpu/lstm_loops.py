@@ -1,37 +1,41 @@
-"""The LSTM's time loops, compiled: the equations and names of `kernels/numpy/lstm.py`, for a range of samples.
+"""The LSTM's time loops, compiled: the equations and names of `kernels/numpy/lstm.py`, for a part of the work.
 
     B batch   T time   I input   H hidden   P projection (P = H without one);   gate rows i, f, g, o
 
 Arrays are flat: row (t, b) of a (T, B, n) array begins at (t·B + b)·n. Each sample's steps depend on that sample alone,
-so a call may be cut into ranges of samples, and no thread waits for another.
+so a call may be cut into ranges of samples, and no thread waits for another. Or it is cut into ranges of hidden units
+unit..unit+units: then the threads meet after every step, since h_t and da_t are read whole.
 """
 
 from __future__ import annotations
 
+from ..blocks import SUM_ROWS
 from .activations import sigmoid, tanh
 from .affine import input_part
-from .gemm import product
+from .barrier import meet
+from .gemm import pack_columns, pack_left, product, product_packed
 from .jit import Kernel, inner
-from .lengths import next_run
+from .lengths import any_runs, next_run
 
 
 @inner
-def step_infer(a, c, m):
-    """Equations (2) to (4) of one row, c in place."""
+def step_infer(a, c_prev, c, m):
+    """Equations (2) to (4) of one row."""
     n = c.size
     a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
     for j in range(n):
-        c_j = sigmoid(a_f[j]) * c[j] + sigmoid(a_i[j]) * tanh(a_g[j])
+        c_j = sigmoid(a_f[j]) * c_prev[j] + sigmoid(a_i[j]) * tanh(a_g[j])
         c[j] = c_j
         m[j] = sigmoid(a_o[j]) * tanh(c_j)
 
 
 @inner
-def step_forward(a, gates, c_prev, c, m):
-    """Equations (2) to (4) of one row, everything kept."""
+def step_forward(a, gates, hidden, c_prev, c, m):
+    """Equations (2) to (4) of one row, its gates kept; those of a unit stand `hidden` apart."""
     n = c.size
     a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
-    i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
+    i, f = gates[:n], gates[hidden : hidden + n]
+    g, o = gates[2 * hidden : 2 * hidden + n], gates[3 * hidden : 3 * hidden + n]
     for j in range(n):
         i_j, f_j, g_j, o_j = sigmoid(a_i[j]), sigmoid(a_f[j]), tanh(a_g[j]), sigmoid(a_o[j])  # (2)
         c_j = f_j * c_prev[j] + i_j * g_j  # (3)
@@ -40,11 +44,13 @@ def step_forward(a, gates, c_prev, c, m):
 
 
 @inner
-def step_backward(dm, dc, gates, c_prev, c, da, dc_prev):
+def step_backward(dm, dc, gates, hidden, c_prev, c, da, dc_prev):
     """Undo (4) to (2) in one row; dc becomes the total."""
     n = c.size
-    i, f, g, o = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n : 4 * n]
-    da_i, da_f, da_g, da_o = da[:n], da[n : 2 * n], da[2 * n : 3 * n], da[3 * n : 4 * n]
+    i, f = gates[:n], gates[hidden : hidden + n]
+    g, o = gates[2 * hidden : 2 * hidden + n], gates[3 * hidden : 3 * hidden + n]
+    da_i, da_f = da[:n], da[hidden : hidden + n]
+    da_g, da_o = da[2 * hidden : 2 * hidden + n], da[3 * hidden : 3 * hidden + n]
     for j in range(n):
         tanh_c = tanh(c[j])
         dc_j = dc[j] + dm[j] * o[j] * (1 - tanh_c * tanh_c)  # undoes (4), in c
@@ -65,77 +71,65 @@ def zero(array, start, stop):
 
 
 @Kernel
-def infer_rows(
-    x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, output, hidden, size, chunk, lanes, edge, m, work,
-    first, last,
+def forward_part(
+    x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, slots, gates, output, hidden, size, chunk, lanes,
+    edge, m, work, threads, parties, first, last, unit, units,
 ):  # fmt: skip
-    """Samples first..last: the output, and h and c (B, ·) from the initial state to the final one."""
-    rows, samples, projected = 4 * hidden, last - first, p_hr.size > 0
+    """Samples first..last, units unit..unit+units: h and c from slot 0 on, and gates and output if they have room.
+
+    State slot t is slot t mod `slots` of h and c: all of T+1 are kept, or the last two.
+    """
+    rows, samples, projected = 4 * units, last - first, p_hr.size > 0
+    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+        return
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
-        for b in range(first, last):
-            end = max(start, min(stop, lengths[b]))
-            at = (b - first) * rows
-            input_part(work, samples * rows, at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, end)
+        input_part(work, x, batch, inputs, bias, p_ih, lengths, lanes, edge, start, stop, first, last)
         for t in range(start, stop):
+            prev, new = t % slots * batch, (t + 1) % slots * batch
             b_0, b_1 = next_run(lengths, t, first, last)
             while b_0 < last:
-                at = ((t - start) * samples + b_0 - first) * rows
-                product(work, at, rows, h, b_0 * size, size, 1, p_hh, rows, size, lanes, b_1 - b_0, edge)  # (1)
+                at, count = ((t - start) * samples + b_0 - first) * rows, b_1 - b_0
+                product(work, at, rows, h, (prev + b_0) * size, size, 1, p_hh, rows, size, lanes, count, edge)  # (1)
                 for b in range(b_0, b_1):
                     a = work[at + (b - b_0) * rows : at + (b - b_0 + 1) * rows]
-                    c_b = c[b * hidden : (b + 1) * hidden]
-                    if projected:
-                        step_infer(a, c_b, m[(b - first) * hidden : (b - first + 1) * hidden])
+                    n = (prev + b) * hidden + unit
+                    c_prev = c[n : n + units]
+                    n = (new + b) * hidden + unit
+                    c_b = c[n : n + units]
+                    n = (new + b) * size + unit
+                    m_b = m[(b - first) * hidden : (b - first + 1) * hidden] if projected else h[n : n + units]
+                    if gates.size:
+                        n = (t * batch + b) * 4 * hidden
+                        step_forward(a, gates[n + unit : n + 4 * hidden], hidden, c_prev, c_b, m_b)
                     else:
-                        step_infer(a, c_b, h[b * size : (b + 1) * size])
+                        step_infer(a, c_prev, c_b, m_b)
                 if projected:  # (5)
-                    zero(h, b_0 * size, b_1 * size)
-                    at = (b_0 - first) * hidden
-                    product(h, b_0 * size, size, m, at, hidden, 1, p_hr, size, hidden, lanes, b_1 - b_0, edge)
-                to, new = output[(t * batch + b_0) * size : (t * batch + b_1) * size], h[b_0 * size : b_1 * size]
-                for j in range(new.size):
-                    to[j] = new[j]
+                    n, at = (new + b_0) * size, (b_0 - first) * hidden
+                    zero(h, n, n + count * size)
+                    product(h, n, size, m, at, hidden, 1, p_hr, size, hidden, lanes, count, edge)
+                if output.size:
+                    width = size if projected else units
+                    for b in range(b_0, b_1):
+                        at, n = (t * batch + b) * size + unit, (new + b) * size + unit
+                        to, h_b = output[at : at + width], h[n : n + width]
+                        for j in range(width):
+                            to[j] = h_b[j]
                 b_0, b_1 = next_run(lengths, t, b_1, last)
+            if parties > 1 and not meet(threads, (t + 2) * parties):
+                return
 
 
 @Kernel
-def forward_rows(
-    x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, gates, a, hidden, size, chunk, lanes, edge, m,
-    first, last,
+def backward_part(
+    batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, threads, parties,
+    first, last, unit, units,
 ):  # fmt: skip
-    """Samples first..last: every h, c, gate and pre-activation, from slot 0 of h and c."""
+    """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, from the last step to the first."""
     rows, projected = 4 * hidden, p_hr.size > 0
-    for start in range(0, steps, chunk):
-        stop = min(start + chunk, steps)
-        for b in range(first, last):
-            end = max(start, min(stop, lengths[b]))
-            at = (start * batch + b) * rows
-            input_part(a, batch * rows, at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, end)
-        for t in range(start, stop):
-            b_0, b_1 = next_run(lengths, t, first, last)
-            while b_0 < last:
-                n = t * batch + b_0
-                product(a, n * rows, rows, h, n * size, size, 1, p_hh, rows, size, lanes, b_1 - b_0, edge)  # (1)
-                for b in range(b_0, b_1):
-                    n, new = t * batch + b, (t + 1) * batch + b
-                    a_b, gates_b = a[n * rows : (n + 1) * rows], gates[n * rows : (n + 1) * rows]
-                    c_prev, c_b = c[n * hidden : (n + 1) * hidden], c[new * hidden : (new + 1) * hidden]
-                    if projected:
-                        step_forward(a_b, gates_b, c_prev, c_b, m[(b - first) * hidden : (b - first + 1) * hidden])
-                    else:
-                        step_forward(a_b, gates_b, c_prev, c_b, h[new * size : (new + 1) * size])
-                if projected:  # (5)
-                    n, at = (t + 1) * batch + b_0, (b_0 - first) * hidden
-                    zero(h, n * size, (n + b_1 - b_0) * size)
-                    product(h, n * size, size, m, at, hidden, 1, p_hr, size, hidden, lanes, b_1 - b_0, edge)
-                b_0, b_1 = next_run(lengths, t, b_1, last)
-
-
-@Kernel
-def backward_rows(batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, first, last):
-    """Samples first..last: dh and dc to their totals, and da, from the last step to the first."""
-    rows, projected = 4 * hidden, p_hr.size > 0
+    width = size if projected else units
+    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+        return
     for t in range(steps - 1, -1, -1):
         b_0, b_1 = next_run(lengths, t, first, last)
         while b_0 < last:
@@ -145,25 +139,59 @@ def backward_rows(batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidde
                 zero(dm, at, at + count * hidden)
                 product(dm, at, hidden, dh, n * size, size, 1, p_hr, hidden, size, lanes, count, edge)
             for b in range(b_0, b_1):
-                n, new = t * batch + b, (t + 1) * batch + b
-                dc_b, dc_prev = dc[new * hidden : (new + 1) * hidden], dc[n * hidden : (n + 1) * hidden]
-                c_b, c_prev = c[new * hidden : (new + 1) * hidden], c[n * hidden : (n + 1) * hidden]
-                gates_b, da_b = gates[n * rows : (n + 1) * rows], da[n * rows : (n + 1) * rows]
+                n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
+                dc_b, dc_prev = dc[new : new + units], dc[n : n + units]
+                c_b, c_prev = c[new : new + units], c[n : n + units]
                 if projected:
                     dm_b = dm[(b - first) * hidden : (b - first + 1) * hidden]
                 else:
-                    dm_b = dh[new * size : (new + 1) * size]
-                step_backward(dm_b, dc_b, gates_b, c_prev, c_b, da_b, dc_prev)
+                    dm_b = dh[new : new + units]
+                n = (t * batch + b) * rows
+                gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
+                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
+            b_0, b_1 = next_run(lengths, t, b_1, last)
+        if parties > 1 and not meet(threads, (steps - t + 1) * parties):
+            return
+        b_0, b_1 = next_run(lengths, t, first, last)
+        while b_0 < last:
             n = t * batch + b_0
-            product(dh, n * size, size, da, n * rows, rows, 1, p_hh, size, rows, lanes, count, edge)  # undoes (1), in h
+            at = n * size + unit
+            product(dh, at, size, da, n * rows, rows, 1, p_hh, width, rows, lanes, b_1 - b_0, edge)  # undoes (1), in h
             b_0, b_1 = next_run(lengths, t, b_1, last)
 
 
 @Kernel
-def exposed(gates, c, hidden, m, first, last):
-    """m = o tanh(c), (4) once more, for rows first..last of gates (N, 4H), c (N, H), m (N, H)."""
+def activate_rows(a, gates, hidden, batch, lengths, first, last):
+    """Equation (2) once more for rows first..last of a, where their sequences run."""
     for n in range(first, last):
-        o, c_n = gates[(4 * n + 3) * hidden : (4 * n + 4) * hidden], c[n * hidden : (n + 1) * hidden]
-        m_n = m[n * hidden : (n + 1) * hidden]
-        for j in range(hidden):
-            m_n[j] = o[j] * tanh(c_n[j])
+        if n // batch < lengths[n % batch]:
+            a_n, gates_n = a[4 * n * hidden : 4 * (n + 1) * hidden], gates[4 * n * hidden : 4 * (n + 1) * hidden]
+            a_if, a_g, a_o = a_n[: 2 * hidden], a_n[2 * hidden : 3 * hidden], a_n[3 * hidden :]
+            i_f, g, o = gates_n[: 2 * hidden], gates_n[2 * hidden : 3 * hidden], gates_n[3 * hidden :]
+            for j in range(2 * hidden):
+                i_f[j] = sigmoid(a_if[j])
+            for j in range(hidden):
+                g[j], o[j] = tanh(a_g[j]), sigmoid(a_o[j])
+
+
+@Kernel
+def projection_gradient(
+    dh, size, gates, c, hidden, batch, steps, block, lengths, dweight_hr, lanes, edge, m, left, right, sums, unit, last
+):
+    """dW_hr = Σ dh_t m_tᵀ in columns unit..last, added to what is there; m = o tanh(c), (4) once more."""
+    units = last - unit
+    for start in range((steps - 1) // block * block, -1, -block):
+        if any_runs(lengths, start, batch):
+            end = min(start + block, steps) * batch
+            for n_0 in range(start * batch, end, SUM_ROWS):
+                k = min(SUM_ROWS, end - n_0)
+                for n in range(n_0, n_0 + k):
+                    at = 4 * n * hidden + 3 * hidden + unit
+                    o, m_n = gates[at : at + units], m[(n - n_0) * units : (n - n_0 + 1) * units]
+                    at = (n + batch) * hidden + unit
+                    c_n = c[at : at + units]
+                    for j in range(units):
+                        m_n[j] = o[j] * tanh(c_n[j])
+                pack_left(dh, (n_0 + batch) * size, size, size, k, left, sums)
+                pack_columns(m, 0, units, units, k, lanes, right)
+                product_packed(dweight_hr, unit, hidden, left, 0, right, units, k, lanes, size, edge)

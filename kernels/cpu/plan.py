@@ -1,12 +1,29 @@
-"""How a call is cut up: samples over threads, time into chunks that stay in a cache."""
+"""How a call is cut up: samples or hidden units over threads, time into chunks that stay in a cache."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from . import threads
+from .barrier import NOBODY, Meeting
 from .gemm import ROWS
+from .jit import Call
 
 CHUNK_BYTES = 512 * 1024  # of pre-activations: half of a usual second cache
 LEAST_WORK = 1_500_000  # multiply-adds for which handing a part to a thread pays
+LEAST_STEP = 16_384  # multiply-adds of one step and thread that outweigh a meeting of the threads
+FEW_SAMPLES = 2  # for each thread: fewer, and threads share hidden units instead
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one thread does: these samples, these hidden units."""
+
+    first: int
+    last: int
+    unit: int
+    units: int
 
 
 def steps_per_chunk(steps: int, samples: int, row_bytes: int) -> int:
@@ -18,3 +35,32 @@ def steps_per_chunk(steps: int, samples: int, row_bytes: int) -> int:
 def workers(multiply_adds: int) -> int:
     """Threads that this much work keeps busy."""
     return max(1, min(threads.get_num_threads(), multiply_adds // LEAST_WORK))
+
+
+def ranges_of_samples(batch: int, hidden: int, busy: int) -> list[Part]:
+    """Samples over threads: nobody waits for anybody."""
+    return [Part(first, last, 0, hidden) for first, last in threads.split(batch, busy)]
+
+
+def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: int) -> list[Part]:
+    """Hidden units over threads, where there are too few samples and a step is long enough to meet after it; or none."""
+    if batch >= FEW_SAMPLES * busy or step_work < LEAST_STEP * busy:
+        return []
+    parts = [Part(0, batch, first, last - first) for first, last in threads.split(hidden, busy, lanes)]
+    return parts if len(parts) > 1 else []
+
+
+def _do(*calls: Call) -> None:
+    for kernel, arguments in calls:
+        kernel(*arguments)
+
+
+def run(
+    by_units: Sequence[Part], by_samples: Sequence[Part], calls: Callable[[Part, Meeting], tuple[Call, ...]]
+) -> None:
+    """Have threads make the calls of their parts: by units, if there are such parts and threads for all, else by samples."""
+    if by_units:
+        meeting = Meeting(len(by_units))
+        if threads.run_together(_do, [calls(part, meeting) for part in by_units], meeting.call_off):
+            return
+    threads.run(_do, [calls(part, NOBODY) for part in by_samples])

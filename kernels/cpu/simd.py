@@ -91,6 +91,21 @@ def power_of_two(typingctx: Any, n: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
+def copy(typingctx: Any, count: Any, to: Any, source: Any) -> Any:
+    """Copy `count` numbers, literal, from one pointer to another, as one vector."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, to, source = args
+        vector = ir.VectorType(LLVM[signature.args[1].dtype], count.literal_value).as_pointer()
+        value = builder.load(builder.bitcast(source, vector))
+        store = builder.store(value, builder.bitcast(to, vector))
+        value.align = store.align = signature.args[1].dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(count, to, source), codegen
+
+
+@intrinsic(prefer_literal=True)
 def register_tile(
     typingctx: Any, rows: Any, vectors: Any, c: Any, c_row: Any, a: Any, a_row: Any, a_column: Any, b: Any, count: Any
 ) -> Any:
@@ -127,6 +142,14 @@ def register_tile(
         fused = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * item}"
         )
+        byte = ir.IntType(8).as_pointer()
+        flag = ir.IntType(32)
+        prefetch = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0i8"
+        )
+        for r, v in tile:  # c is needed at the end: on its way now
+            place = builder.gep(c, [builder.add(builder.mul(constant(r), c_row), constant(v * lanes))])
+            builder.call(prefetch, [builder.bitcast(place, byte), *(ir.Constant(flag, n) for n in (1, 3, 1))])
         a_offset = [builder.mul(constant(r), a_row) for r in range(height)]
         before, loop, after = builder.block, builder.append_basic_block("k"), builder.append_basic_block("k.end")
         builder.branch(loop)

@@ -2,7 +2,7 @@
 
 Numba's layers abort on concurrent calls (workqueue), after a fork (GNU OpenMP), or share their limit with torch. A pool
 of Python threads does neither: it is made anew in a forked child, serves several callers at once, and nobody else
-knows of it. Work is split so that no thread waits for another within a call.
+knows of it. Where the threads of a call wait for each other (`barrier.py`), all of them run or none does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +35,7 @@ def _initial() -> int:
 
 
 _lock = threading.Lock()
+_together = threading.Lock()  # one call at a time whose threads wait for each other: two could take each other's threads
 _threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
 
@@ -57,8 +59,8 @@ def set_num_threads(n: int) -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _pool
-    _lock = threading.Lock()
+    global _lock, _together, _pool
+    _lock, _together = threading.Lock(), threading.Lock()
     _pool = None
 
 
@@ -74,29 +76,56 @@ def split(count: int, parts: int, multiple: int = 1) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
-def run(task: Callable[..., Any], ranges: Sequence[tuple[int, int]]) -> None:
-    """Call task(part, first, last) for every range, side by side, the last one in the caller's thread."""
+def _submit(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], each_its_own: bool = False) -> list[Future[Any]]:
+    """Hand calls to the pool, as many as it takes: none more once the interpreter is ending.
+
+    With `each_its_own`, none if there are more calls than threads.
+    """
     global _pool
-    if len(ranges) <= 1:
-        for part, (first, last) in enumerate(ranges):
-            task(part, first, last)
-        return
-    others: list[Future[Any]] = []
-    own = list(enumerate(ranges))
+    taken: list[Future[Any]] = []
     with _lock:
+        if each_its_own and len(calls) >= get_num_threads():
+            return taken
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, get_num_threads() - 1), thread_name_prefix="scratchrnn")
-        try:
-            while len(own) > 1:
-                part, span = own[0]
-                others.append(_pool.submit(task, part, *span))
-                del own[0]
-        except RuntimeError:  # the interpreter is ending and starts no threads: all that is left is the caller's
-            pass
+        with suppress(RuntimeError):
+            for call in calls:
+                taken.append(_pool.submit(task, *call))  # noqa: PERF401  what was taken counts when it stops
+    return taken
+
+
+def run(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    """Call task(*call) for every call, side by side, the last one in the caller's thread."""
+    others = _submit(task, calls[:-1]) if len(calls) > 1 else []
     try:
-        for part, (first, last) in own:
-            task(part, first, last)
+        for call in calls[len(others) :]:
+            task(*call)
     finally:
         wait(others)  # all of them, whoever failed: none may write after the call
     for other in others:
         other.result()
+
+
+def run_together(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], call_off: Callable[[], None]) -> bool:
+    """Like `run`, for tasks that wait for each other: each in a thread of its own, or none at all, and then False.
+
+    `call_off` makes all that wait leave; it is called if one of them could not start, or the caller was interrupted.
+    """
+    if not _together.acquire(blocking=False):
+        return False
+    others: list[Future[Any]] = []
+    try:
+        others = _submit(task, calls[:-1], each_its_own=True)
+        if len(others) < len(calls) - 1:
+            call_off()
+            return False
+        task(*calls[-1])
+    except BaseException:
+        call_off()
+        raise
+    finally:
+        wait(others)
+        _together.release()
+    for other in others:
+        other.result()
+    return True
