@@ -69,13 +69,13 @@ def input_part(a, x, batch, inputs, bias, p_ih, lengths, lanes, edge, start, sto
     if samples == batch and all_run(lengths, stop, first, last):  # the rows lie side by side in x too
         rows = (stop - start) * batch
         add_bias(a, rows, bias)
-        product(a, 0, n, x, start * batch * inputs, inputs, 1, p_ih, n, inputs, lanes, rows, edge)
+        product(a, np.int64(0), n, x, start * batch * inputs, inputs, p_ih, n, inputs, lanes, rows, edge)
     else:  # each sample's own steps: many rows even where few samples are left
         add_bias(a, (stop - start) * samples, bias)
         for b in range(first, last):
             count = max(0, min(stop, lengths[b]) - start)
             at, step = (start * batch + b) * inputs, batch * inputs
-            product(a, (b - first) * n, samples * n, x, at, step, 1, p_ih, n, inputs, lanes, count, edge)
+            product(a, (b - first) * n, samples * n, x, at, step, p_ih, n, inputs, lanes, count, edge)
 
 
 @Kernel
@@ -87,16 +87,16 @@ def preactivations_of(x, inputs, batch, steps, bias, p_ih, p_hh, lengths, h, siz
         if all_run(lengths, stop, 0, batch):
             n, count = start * batch, (stop - start) * batch
             add_bias(a[n * rows :], count, bias)
-            product(a, n * rows, rows, x, n * inputs, inputs, 1, p_ih, rows, inputs, lanes, count, edge)
-            product(a, n * rows, rows, h, n * size, size, 1, p_hh, rows, size, lanes, count, edge)
+            product(a, n * rows, rows, x, n * inputs, inputs, p_ih, rows, inputs, lanes, count, edge)
+            product(a, n * rows, rows, h, n * size, size, p_hh, rows, size, lanes, count, edge)
         else:
             for t in range(start, stop):
                 b_0, b_1 = next_run(lengths, t, 0, batch)
                 while b_0 < batch:
                     n, count = t * batch + b_0, b_1 - b_0
                     add_bias(a[n * rows :], count, bias)
-                    product(a, n * rows, rows, x, n * inputs, inputs, 1, p_ih, rows, inputs, lanes, count, edge)
-                    product(a, n * rows, rows, h, n * size, size, 1, p_hh, rows, size, lanes, count, edge)
+                    product(a, n * rows, rows, x, n * inputs, inputs, p_ih, rows, inputs, lanes, count, edge)
+                    product(a, n * rows, rows, h, n * size, size, p_hh, rows, size, lanes, count, edge)
                     b_0, b_1 = next_run(lengths, t, b_1, batch)
 
 
@@ -110,13 +110,13 @@ def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edg
         for j in range(to.size):
             to[j] = 0
         if all_run(lengths, stop, 0, batch):
-            product(dx, n * inputs, inputs, da, n * rows, rows, 1, p_ih, inputs, rows, lanes, count, edge)
+            product(dx, n * inputs, inputs, da, n * rows, rows, p_ih, inputs, rows, lanes, count, edge)
         else:
             for t in range(start, stop):
                 b_0, b_1 = next_run(lengths, t, 0, batch)
                 while b_0 < batch:
                     n, count = t * batch + b_0, b_1 - b_0
-                    product(dx, n * inputs, inputs, da, n * rows, rows, 1, p_ih, inputs, rows, lanes, count, edge)
+                    product(dx, n * inputs, inputs, da, n * rows, rows, p_ih, inputs, rows, lanes, count, edge)
                     b_0, b_1 = next_run(lengths, t, b_1, batch)
 
 
@@ -212,8 +212,8 @@ def preactivations(
     lanes, block = UNIT.lanes(x.itemsize), block_steps(batch)
     weights = Packing(weight_ih, weight_hh, 1, 0, rows).now()
     fixed = (
-        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1), size,
-        a.reshape(-1), lanes,
+        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1),
+        size, a.reshape(-1), lanes,
     )  # fmt: skip
     kernel = preactivations_of.ready(dtype, *fixed, scratch(dtype), block, 0, 0)
     spans = threads.split(-(-steps // block), workers(steps * batch * rows * (inputs + size)))

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .jit import OPTIONS, Kernel, inner
+from .jit import OPTIONS, inner
 from .machine import UNIT
 from .simd import copy, pointer, register_tile
 
@@ -149,7 +149,7 @@ def tile_at_edge(height, vectors, c, c_at, c_row, real, a, a_row, a_column, b, c
 
 
 @inner
-def product(c, c_at, c_row, a, a_at, a_row, a_column, b, n, k, lanes, rows, edge):
+def product(c, c_at, c_row, a, a_at, a_row, b, n, k, lanes, rows, edge):
     """c[r, :n] += Σ_i a[r, i] b[i, :n] for `rows` rows; c and a are flat, from c_at and a_at on, with these strides."""
     panel = 0
     for p in range(0, n, VECTORS * lanes):
@@ -164,11 +164,11 @@ def product(c, c_at, c_row, a, a_at, a_row, a_column, b, n, k, lanes, rows, edge
             while r < rows:
                 height = (rows - r + tiles - 1) // tiles
                 tiles -= 1
-                a_0, c_0 = pointer(a, a_at + r * a_row + k_0 * a_column), c_at + r * c_row + p
+                a_0, c_0 = pointer(a, a_at + r * a_row + k_0), c_at + r * c_row + p
                 if real == width:
-                    tile(height, vectors, pointer(c, c_0), c_row, a_0, a_row, a_column, b_0, count)
+                    tile(height, vectors, pointer(c, c_0), c_row, a_0, a_row, np.int64(1), b_0, count)
                 else:
-                    tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, a_row, a_column, b_0, count, lanes, edge)
+                    tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, a_row, np.int64(1), b_0, count, lanes, edge)
                 r += height
         panel += k * width
 
@@ -186,7 +186,7 @@ def product_packed(c, c_at, c_row, left, left_at, b, n, k, lanes, rows, edge):
             height = min(ROWS, rows - r)
             a_0, c_0 = pointer(left, left_at + r * k), c_at + r * c_row + p
             if real == width:
-                tile(height, vectors, pointer(c, c_0), c_row, a_0, 1, height, b_0, k)
+                tile(height, vectors, pointer(c, c_0), c_row, a_0, np.int64(1), height, b_0, k)
             else:
-                tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, 1, height, b_0, k, lanes, edge)
+                tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, np.int64(1), height, b_0, k, lanes, edge)
         panel += k * width

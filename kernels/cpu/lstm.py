@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from ..blocks import SUM_ROWS, block_steps
 from . import affine, threads
-from .affine import Packing
+from .affine import Packing, preactivations
 from .barrier import Meeting
 from .gemm import ROWS, packed_size, scratch
 from .jit import Call
 from .lstm_loops import activate_rows, backward_part, forward_part, projection_gradient
 from .machine import UNIT
 from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
+
+__all__ = ["activate", "backward", "forward", "infer", "preactivations"]
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]
@@ -103,27 +105,13 @@ def _forward(
             x.reshape(-1), inputs, batch, steps, bias[:, part.unit : part.unit + part.units].reshape(-1),
             weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),
             output.reshape(-1), hidden, size, chunk, lanes, scratch(dtype),
-            nothing if weight_hr is None else np.empty(samples * hidden, dtype), np.empty(chunk * samples * rows, dtype),
-            meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+            nothing if weight_hr is None else np.empty(samples * hidden, dtype),
+            np.empty(chunk * samples * rows, dtype), meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = forward_part.ready(dtype, *arguments), arguments
         return (loop,) if shared else (weights.call, loop)
 
     run(by_units, ranges_of_samples(batch, hidden, busy), calls)
-
-
-def preactivations(
-    x: Array,  # (T, B, I)
-    weight_ih: Array,  # (4H, I)
-    weight_hh: Array,  # (4H, P)
-    bias_ih: Array,  # (4H,)
-    bias_hh: Array,  # (4H,)
-    lengths: Lengths,  # (B,)
-    h: Array,  # (T+1, B, P) from forward
-    a: Array,  # (T, B, 4H) out
-) -> None:
-    """Equation (1) again, bit for bit what forward had; zero beyond a sequence's end."""
-    affine.preactivations(x, weight_ih, weight_hh, bias_ih, bias_hh, lengths, h, a)
 
 
 def activate(

@@ -9,6 +9,8 @@ unit..unit+units: then the threads meet after every step, since h_t and da_t are
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..blocks import SUM_ROWS
 from .activations import sigmoid, tanh
 from .affine import input_part
@@ -90,7 +92,7 @@ def forward_part(
             b_0, b_1 = next_run(lengths, t, first, last)
             while b_0 < last:
                 at, count = ((t - start) * samples + b_0 - first) * rows, b_1 - b_0
-                product(work, at, rows, h, (prev + b_0) * size, size, 1, p_hh, rows, size, lanes, count, edge)  # (1)
+                product(work, at, rows, h, (prev + b_0) * size, size, p_hh, rows, size, lanes, count, edge)  # (1)
                 for b in range(b_0, b_1):
                     a = work[at + (b - b_0) * rows : at + (b - b_0 + 1) * rows]
                     n = (prev + b) * hidden + unit
@@ -107,7 +109,7 @@ def forward_part(
                 if projected:  # (5)
                     n, at = (new + b_0) * size, (b_0 - first) * hidden
                     zero(h, n, n + count * size)
-                    product(h, n, size, m, at, hidden, 1, p_hr, size, hidden, lanes, count, edge)
+                    product(h, n, size, m, at, hidden, p_hr, size, hidden, lanes, count, edge)
                 if output.size:
                     width = size if projected else units
                     for b in range(b_0, b_1):
@@ -125,7 +127,7 @@ def backward_part(
     batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, threads, parties,
     first, last, unit, units,
 ):  # fmt: skip
-    """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, from the last step to the first."""
+    """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, last step first."""
     rows, projected = 4 * hidden, p_hr.size > 0
     width = size if projected else units
     if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
@@ -137,15 +139,12 @@ def backward_part(
             if projected:  # undoes (5)
                 n, at = (t + 1) * batch + b_0, (b_0 - first) * hidden
                 zero(dm, at, at + count * hidden)
-                product(dm, at, hidden, dh, n * size, size, 1, p_hr, hidden, size, lanes, count, edge)
+                product(dm, at, hidden, dh, n * size, size, p_hr, hidden, size, lanes, count, edge)
             for b in range(b_0, b_1):
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
                 dc_b, dc_prev = dc[new : new + units], dc[n : n + units]
                 c_b, c_prev = c[new : new + units], c[n : n + units]
-                if projected:
-                    dm_b = dm[(b - first) * hidden : (b - first + 1) * hidden]
-                else:
-                    dm_b = dh[new : new + units]
+                dm_b = dm[(b - first) * hidden : (b - first + 1) * hidden] if projected else dh[new : new + units]
                 n = (t * batch + b) * rows
                 gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
                 step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
@@ -156,7 +155,7 @@ def backward_part(
         while b_0 < last:
             n = t * batch + b_0
             at = n * size + unit
-            product(dh, at, size, da, n * rows, rows, 1, p_hh, width, rows, lanes, b_1 - b_0, edge)  # undoes (1), in h
+            product(dh, at, size, da, n * rows, rows, p_hh, width, rows, lanes, b_1 - b_0, edge)  # undoes (1), in h
             b_0, b_1 = next_run(lengths, t, b_1, last)
 
 
@@ -194,4 +193,4 @@ def projection_gradient(
                         m_n[j] = o[j] * tanh(c_n[j])
                 pack_left(dh, (n_0 + batch) * size, size, size, k, left, sums)
                 pack_columns(m, 0, units, units, k, lanes, right)
-                product_packed(dweight_hr, unit, hidden, left, 0, right, units, k, lanes, size, edge)
+                product_packed(dweight_hr, unit, hidden, left, np.int64(0), right, units, k, lanes, size, edge)

@@ -43,7 +43,7 @@ def ranges_of_samples(batch: int, hidden: int, busy: int) -> list[Part]:
 
 
 def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: int) -> list[Part]:
-    """Hidden units over threads, where there are too few samples and a step is long enough to meet after it; or none."""
+    """Hidden units over threads, if samples are few and a step is long enough to meet after it; else none."""
     if batch >= FEW_SAMPLES * busy or step_work < LEAST_STEP * busy:
         return []
     parts = [Part(0, batch, first, last - first) for first, last in threads.split(hidden, busy, lanes)]
@@ -58,7 +58,7 @@ def _do(*calls: Call) -> None:
 def run(
     by_units: Sequence[Part], by_samples: Sequence[Part], calls: Callable[[Part, Meeting], tuple[Call, ...]]
 ) -> None:
-    """Have threads make the calls of their parts: by units, if there are such parts and threads for all, else by samples."""
+    """Have threads make the calls of their parts: by units, if that is planned and threads are free, else by samples."""
     if by_units:
         meeting = Meeting(len(by_units))
         if threads.run_together(_do, [calls(part, meeting) for part in by_units], meeting.call_off):

@@ -1,8 +1,9 @@
 """The vanilla RNN on CPU: what `kernels/numpy/rnn.py` defines, with its signatures.
 
-Weights are packed once per call, so writing into a weight array is always seen. The batch is cut into ranges of
-samples, one for each thread, which run the whole sequence without waiting for each other (`rnn_loops.py`); the products
-over all time steps are cut by rows of the result (`affine.py`). Results are bitwise the same for any number of threads.
+Weights are packed once per call, so writing into a weight array is always seen. A call is cut into parts, one for each
+thread: ranges of samples, which run the whole sequence without waiting for each other, or ranges of hidden units, whose
+threads meet after each step (`plan.py`, `rnn_loops.py`). Products over all time steps are cut by rows of the result
+(`affine.py`). Results are bitwise the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import affine, threads
-from .gemm import packed, scratch
+from . import affine
+from .affine import Packing, preactivations
+from .barrier import Meeting
+from .gemm import scratch
+from .jit import Call
 from .machine import UNIT
-from .plan import steps_per_chunk, workers
-from .rnn_loops import backward_rows, forward_rows, infer_rows
+from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
+from .rnn_loops import backward_part, forward_part
+
+__all__ = ["backward", "forward", "infer", "preactivations"]
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]
@@ -30,30 +36,17 @@ def infer(
     bias_ih: Array,  # (H,) zeros where the layer has none
     bias_hh: Array,  # (H,)
     nonlinearity: str,  # "tanh" or "relu"
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     output: Array,  # (T, B, H) out
     h_n: Array,  # (B, H) out: h at each sequence's own end
 ) -> None:
     """The whole sequence, keeping only the output and the final state."""
-    (steps, batch, inputs), hidden = x.shape, h_0.shape[1]
-    h_n[...] = h_0
-    if (lengths < steps).any():
+    h = np.empty((2, *h_0.shape), x.dtype)
+    h[0] = h_0
+    if (lengths < len(x)).any():
         output[...] = 0
-    parts = threads.split(batch, workers(steps * batch * hidden * (inputs + hidden)))
-    most = max((last - first for first, last in parts), default=0)
-    chunk = steps_per_chunk(steps, most, hidden * x.itemsize)
-    fixed = (
-        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, packed(weight_ih, inputs, 1, hidden, inputs),
-        packed(weight_hh, hidden, 1, hidden, hidden), nonlinearity == "relu", lengths, h_n.reshape(-1),
-        output.reshape(-1), hidden, chunk, UNIT.lanes(x.itemsize),
-    )  # fmt: skip
-    kernel = infer_rows.ready(x.dtype, *fixed, *(scratch(x.dtype),) * 2, 0, 0)
-
-    def task(_: int, first: int, last: int) -> None:
-        work = np.empty(chunk * (last - first) * hidden, x.dtype)
-        kernel(*fixed, scratch(x.dtype), work, first, last)
-
-    threads.run(task, parts)
+    _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, h, output)
+    h_n[...] = h[lengths % 2, np.arange(len(lengths))]
 
 
 def forward(
@@ -63,25 +56,48 @@ def forward(
     bias_ih: Array,  # (H,) zeros where the layer has none
     bias_hh: Array,  # (H,)
     nonlinearity: str,  # "tanh" or "relu"
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, H) slot 0 in: the initial state; slots 1..T out
-    a: Array,  # (T, B, H) out: pre-activations
 ) -> None:
-    """The whole sequence, keeping everything."""
-    (steps, batch, inputs), hidden = x.shape, h.shape[2]
-    if (lengths < steps).any():
-        for array in (h[1:], a):
-            array[...] = 0
-    parts = threads.split(batch, workers(steps * batch * hidden * (inputs + hidden)))
-    most = max((last - first for first, last in parts), default=0)
-    chunk = steps_per_chunk(steps, most, hidden * x.itemsize)
-    fixed = (
-        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, packed(weight_ih, inputs, 1, hidden, inputs),
-        packed(weight_hh, hidden, 1, hidden, hidden), nonlinearity == "relu", lengths, h.reshape(-1), a.reshape(-1),
-        hidden, chunk, UNIT.lanes(x.itemsize),
-    )  # fmt: skip
-    kernel = forward_rows.ready(x.dtype, *fixed, scratch(x.dtype), 0, 0)
-    threads.run(lambda _, first, last: kernel(*fixed, scratch(x.dtype), first, last), parts)
+    """The whole sequence, keeping every state."""
+    if (lengths < len(x)).any():
+        h[1:] = 0
+    _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, h, np.empty(0, x.dtype))
+
+
+def _forward(
+    x: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array,
+    bias_hh: Array,
+    nonlinearity: str,
+    lengths: Lengths,
+    h: Array,  # (T+1 or 2, B, H)
+    output: Array,  # (T, B, H) or empty
+) -> None:
+    (steps, batch, inputs), (slots, _, hidden), dtype = x.shape, h.shape, x.dtype
+    lanes = UNIT.lanes(x.itemsize)
+    step_work = batch * hidden * (inputs + hidden)
+    busy = workers(steps * step_work)
+    by_units = ranges_of_units(batch, hidden, busy, step_work, lanes)
+    bias = bias_ih + bias_hh
+    shared = None if by_units else Packing(weight_ih, weight_hh, 1, 0, hidden).now()
+
+    def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        weights = shared or Packing(weight_ih, weight_hh, 1, part.unit, part.units)
+        samples = part.last - part.first
+        chunk = steps_per_chunk(steps, samples, part.units * x.itemsize)
+        arguments = (
+            x.reshape(-1), inputs, batch, steps, bias[part.unit : part.unit + part.units], weights.p_ih, weights.p_hh,
+            nonlinearity == "relu", lengths, h.reshape(-1), slots, output.reshape(-1), hidden, chunk, lanes,
+            scratch(dtype), np.empty(chunk * samples * part.units, dtype),
+            meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+        )  # fmt: skip
+        loop = forward_part.ready(dtype, *arguments), arguments
+        return (loop,) if shared else (weights.call, loop)
+
+    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
 
 
 def backward(
@@ -94,21 +110,29 @@ def backward(
     dh: Array,  # (T+1, B, H) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     da: Array,  # (T, B, H) out: dL/da_t
     dx: Array,  # (T, B, I) out
-    dweight_ih: Array,  # (H, I) out
-    dweight_hh: Array,  # (H, H) out
-    dbias_ih: Array,  # (H,) out
-    dbias_hh: Array,  # (H,) out
+    dweight_ih: Array,  # (H, I) in: the sum over later steps; out: with these added
+    dweight_hh: Array,  # (H, H) likewise
+    dbias_ih: Array,  # (H,) likewise
+    dbias_hh: Array,  # (H,) likewise
 ) -> None:
     """Backward through time: the gradient of every state, pre-activation, input and parameter."""
-    (steps, batch, inputs), hidden = x.shape, h.shape[2]
+    (steps, batch, inputs), hidden, dtype = x.shape, h.shape[2], x.dtype
+    lanes = UNIT.lanes(x.itemsize)
     if (lengths < steps).any():
         da[...] = 0
-    fixed = (
-        batch, steps, packed(weight_hh, 1, hidden, hidden, hidden), nonlinearity == "relu", lengths, h.reshape(-1),
-        dh.reshape(-1), da.reshape(-1), hidden, UNIT.lanes(x.itemsize),
-    )  # fmt: skip
-    kernel = backward_rows.ready(x.dtype, *fixed, scratch(x.dtype), 0, 0)
-    busy = workers(steps * batch * hidden * (inputs + hidden))
-    task = lambda _, first, last: kernel(*fixed, scratch(x.dtype), first, last)  # noqa: E731
-    threads.run(task, threads.split(batch, busy))
-    affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh, busy)  # undoes (1)
+    step_work = batch * hidden * (inputs + hidden)
+    busy = workers(steps * step_work)
+    by_units = ranges_of_units(batch, hidden, busy, step_work, lanes)
+    shared = None if by_units else affine.packed_transposed(weight_hh)
+
+    def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
+        arguments = (
+            batch, steps, p_hh, nonlinearity == "relu", lengths, h.reshape(-1), dh.reshape(-1), da.reshape(-1), hidden,
+            lanes, scratch(dtype), meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+        )  # fmt: skip
+        loop = backward_part.ready(dtype, *arguments), arguments
+        return (loop,) if packing is None else (packing, loop)
+
+    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+    affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)

@@ -1,15 +1,17 @@
-"""The RNN's time loops, compiled: the equations and names of `kernels/numpy/rnn.py`, for a range of samples.
+"""The RNN's time loops, compiled: the equations and names of `kernels/numpy/rnn.py`, for a part of the work.
 
     B batch   T time   I input   H hidden
 
 Arrays are flat: row (t, b) of a (T, B, n) array begins at (t·B + b)·n. Each sample's steps depend on that sample alone,
-so a call may be cut into ranges of samples, and no thread waits for another.
+so a call may be cut into ranges of samples, and no thread waits for another. Or it is cut into ranges of hidden units
+unit..unit+units: then the threads meet after every step, since h_t and da_t are read whole.
 """
 
 from __future__ import annotations
 
 from .activations import tanh
 from .affine import input_part
+from .barrier import meet
 from .gemm import product
 from .jit import Kernel, inner
 from .lengths import next_run
@@ -38,59 +40,59 @@ def step_backward(dh, h, da, relu):
 
 
 @Kernel
-def infer_rows(
-    x, inputs, batch, steps, bias, p_ih, p_hh, relu, lengths, h, output, hidden, chunk, lanes, edge, work, first, last
-):
-    """Samples first..last: the output, and h (B, H) from the initial state to the final one."""
+def forward_part(
+    x, inputs, batch, steps, bias, p_ih, p_hh, relu, lengths, h, slots, output, hidden, chunk, lanes, edge, work,
+    threads, parties, first, last, unit, units,
+):  # fmt: skip
+    """Samples first..last, units unit..unit+units: h from slot 0 on, and the output if there is room.
+
+    State slot t is slot t mod `slots` of h: all of T+1 are kept, or the last two.
+    """
     samples = last - first
+    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+        return
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
-        for b in range(first, last):
-            end = max(start, min(stop, lengths[b]))
-            at = (b - first) * hidden
-            input_part(work, samples * hidden, at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, end)
+        input_part(work, x, batch, inputs, bias, p_ih, lengths, lanes, edge, start, stop, first, last)
         for t in range(start, stop):
+            prev, new = t % slots * batch, (t + 1) % slots * batch
             b_0, b_1 = next_run(lengths, t, first, last)
             while b_0 < last:
-                at = ((t - start) * samples + b_0 - first) * hidden
-                product(work, at, hidden, h, b_0 * hidden, hidden, 1, p_hh, hidden, hidden, lanes, b_1 - b_0, edge)
-                new = h[b_0 * hidden : b_1 * hidden]
-                step_forward(work[at : at + new.size], new, relu)
-                to = output[(t * batch + b_0) * hidden : (t * batch + b_1) * hidden]
-                for j in range(new.size):
-                    to[j] = new[j]
+                at, n = ((t - start) * samples + b_0 - first) * units, (prev + b_0) * hidden
+                product(work, at, units, h, n, hidden, p_hh, units, hidden, lanes, b_1 - b_0, edge)  # (1)
+                for b in range(b_0, b_1):
+                    a = work[at + (b - b_0) * units : at + (b - b_0 + 1) * units]
+                    n = (new + b) * hidden + unit
+                    h_b = h[n : n + units]
+                    step_forward(a, h_b, relu)  # (2)
+                    if output.size:
+                        n = (t * batch + b) * hidden + unit
+                        to = output[n : n + units]
+                        for j in range(units):
+                            to[j] = h_b[j]
                 b_0, b_1 = next_run(lengths, t, b_1, last)
+            if parties > 1 and not meet(threads, (t + 2) * parties):
+                return
 
 
 @Kernel
-def forward_rows(
-    x, inputs, batch, steps, bias, p_ih, p_hh, relu, lengths, h, a, hidden, chunk, lanes, edge, first, last
+def backward_part(
+    batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, threads, parties, first, last, unit, units
 ):
-    """Samples first..last: every h and pre-activation, from slot 0 of h."""
-    for start in range(0, steps, chunk):
-        stop = min(start + chunk, steps)
-        for b in range(first, last):
-            end = max(start, min(stop, lengths[b]))
-            at = (start * batch + b) * hidden
-            input_part(a, batch * hidden, at, x, batch, inputs, bias, p_ih, lanes, edge, b, start, end)
-        for t in range(start, stop):
-            b_0, b_1 = next_run(lengths, t, first, last)
-            while b_0 < last:
-                n = (t * batch + b_0) * hidden
-                product(a, n, hidden, h, n, hidden, 1, p_hh, hidden, hidden, lanes, b_1 - b_0, edge)  # (1)
-                count, new = (b_1 - b_0) * hidden, n + batch * hidden
-                step_forward(a[n : n + count], h[new : new + count], relu)  # (2)
-                b_0, b_1 = next_run(lengths, t, b_1, last)
-
-
-@Kernel
-def backward_rows(batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, first, last):
-    """Samples first..last: dh to its totals, and da, from the last step to the first."""
+    """Samples first..last, units unit..unit+units: dh to its totals, and da, from the last step to the first."""
+    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+        return
     for t in range(steps - 1, -1, -1):
         b_0, b_1 = next_run(lengths, t, first, last)
         while b_0 < last:
-            n, count = (t * batch + b_0) * hidden, (b_1 - b_0) * hidden
-            new = n + batch * hidden
-            step_backward(dh[new : new + count], h[new : new + count], da[n : n + count], relu)  # undoes (2)
-            product(dh, n, hidden, da, n, hidden, 1, p_hh, hidden, hidden, lanes, b_1 - b_0, edge)  # undoes (1), in h
+            for b in range(b_0, b_1):
+                n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
+                step_backward(dh[new : new + units], h[new : new + units], da[n : n + units], relu)  # undoes (2)
+            b_0, b_1 = next_run(lengths, t, b_1, last)
+        if parties > 1 and not meet(threads, (steps - t + 1) * parties):
+            return
+        b_0, b_1 = next_run(lengths, t, first, last)
+        while b_0 < last:
+            n = (t * batch + b_0) * hidden
+            product(dh, n + unit, hidden, da, n, hidden, p_hh, units, hidden, lanes, b_1 - b_0, edge)  # undoes (1)
             b_0, b_1 = next_run(lengths, t, b_1, last)

@@ -127,6 +127,7 @@ def register_tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, _, c, c_row, a, a_row, a_column, b, count = args
+        builder.function.attributes.add("noinline")
 
         def constant(n: int) -> Any:
             return ir.Constant(I64, n)

@@ -35,7 +35,9 @@ def _initial() -> int:
 
 
 _lock = threading.Lock()
-_together = threading.Lock()  # one call at a time whose threads wait for each other: two could take each other's threads
+_together = (
+    threading.Lock()
+)  # one call at a time whose threads wait for each other: two could take each other's threads
 _threads: int | None = None
 _pool: ThreadPoolExecutor | None = None
 
@@ -76,7 +78,9 @@ def split(count: int, parts: int, multiple: int = 1) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
-def _submit(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], each_its_own: bool = False) -> list[Future[Any]]:
+def _submit(
+    task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], each_its_own: bool = False
+) -> list[Future[Any]]:
     """Hand calls to the pool, as many as it takes: none more once the interpreter is ending.
 
     With `each_its_own`, none if there are more calls than threads.
