@@ -1,14 +1,17 @@
-"""How sums over time are cut: the same for every backend, and for every cut of a sequence into segments."""
+"""Where sums over time are cut: the one thing besides its equations that a backend has to agree on with its callers.
 
-from __future__ import annotations
+The gradient of a parameter is a sum over all time steps and samples. It is taken in blocks of whole time steps, each
+summed on its own; so a caller that cuts a sequence between two blocks, and goes through the pieces from last to first,
+gets the same bits as from one call.
+"""
 
-SUM_ROWS = 256  # terms, (time, sample) pairs, of one block
+SUM_ROWS = 256  # (t, b) pairs of one block, about
 
 
 def block_steps(batch: int) -> int:
-    """Time steps of one block of a sum over time and batch.
+    """Time steps of one block of a sum over time, for a batch of this size.
 
-    Blocks begin at step 0. Each is summed on its own, then added to the running sum, the last block first; so a sequence
-    that is cut at multiples of this number of steps gives the same bits as the whole.
+    >>> block_steps(1), block_steps(50), block_steps(1000)
+    (256, 5, 1)
     """
     return max(1, SUM_ROWS // max(1, batch))

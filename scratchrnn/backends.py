@@ -1,7 +1,8 @@
 """The one door to `kernels`: which backends exist, which can run here and why not, and which one is meant.
 
-A backend is a package `scratchrnn.kernels.<name>` with modules `rnn` and `lstm`, each offering `infer`, `forward` and
-`backward` with the signatures of the definition, `scratchrnn.kernels.numpy`. The record is here; the code is there.
+A backend is a package `scratchrnn.kernels.<name>` with modules `rnn` and `lstm`, each offering `infer`, `forward`,
+`backward` and `preactivations`, and `lstm` also `activate`, with the signatures of the definition,
+`scratchrnn.kernels.numpy`. The record is here; the code is there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from scratchrnn._validate import check_positive_int
+from scratchrnn.kernels import blocks
 
 
 class BackendUnavailableError(RuntimeError):
@@ -48,8 +50,8 @@ class Kernels:
     """A backend, loaded: its modules."""
 
     name: str
-    rnn: ModuleType  # infer, forward, backward
-    lstm: ModuleType  # infer, forward, backward
+    rnn: ModuleType  # infer, forward, backward, preactivations
+    lstm: ModuleType  # the same, and activate
 
 
 REGISTRY: dict[str, Backend] = {
@@ -119,6 +121,17 @@ def load(name: str | None = None) -> Kernels:
         raise BackendUnavailableError(f"backend {backend.name!r} cannot run here: {reason}")
     package = f"{__package__}.kernels.{backend.folder}"
     return Kernels(backend.name, importlib.import_module(f"{package}.rnn"), importlib.import_module(f"{package}.lstm"))
+
+
+def block_steps(batch: int) -> int:
+    """Time steps of one block of the kernels' sums over time, for a batch of this size.
+
+    The same for every backend. A sequence cut at multiples of it has the gradients of the whole one, bit for bit.
+
+    >>> block_steps(8)
+    16
+    """
+    return int(blocks.block_steps(batch))
 
 
 @contextmanager

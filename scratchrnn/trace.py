@@ -13,8 +13,8 @@ is exactly zero.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ Key = tuple[int, str]  # layer from 0, "forward" or "reverse"
 Part = TypeVar("Part")
 
 DIRECTIONS = ("forward", "reverse")
+PER_STEP = ("h", "c", "i", "f", "g", "o", "a", "gates")
+NO_LAYERS = "nothing per time step was kept; forward and backward of a recurrent layer keep it, checkpointed does not"
 
 
 def reverse_time(array: FloatArray, lengths: IntArray) -> FloatArray:
@@ -43,9 +45,23 @@ def zero_padding(array: FloatArray, lengths: IntArray) -> None:
         array[np.arange(array.shape[0])[:, None] >= lengths] = 0
 
 
+class Recompute(Protocol):
+    """Computes again, bit for bit, what a trace does not keep."""
+
+    def a(self, trace: LayerTrace) -> FloatArray:
+        """Pre-activations (T, B, G·H)."""
+
+    def gates(self, trace: LayerTrace) -> FloatArray:
+        """Activated gates (T, B, 4H) of an LSTM."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerTrace:
     """Everything that one direction of one layer computed.
+
+    What backward does not need is not stored: `a` is computed from `input`, `h` and the trace's own weights at the
+    first access, and kept from then on. A minimal trace (`forward(..., trace="minimal")`) stores no gates either, and
+    computes gates and `a` at each access, without keeping them. Either way they have the bits that forward computed.
 
     Attributes
     ----------
@@ -56,26 +72,41 @@ class LayerTrace:
     gates : ndarray (T, B, 4H)
         Activated gates of an LSTM in the order i, f, g, o; `i`, `f`, `g`, `o` are views of it, (T, B, H) each.
     a : ndarray (T, B, G·H)
-        Pre-activations.
+        Pre-activations, computed on access.
     input : ndarray (T, B, ·)
         What this layer read, in the input's order of time: x, or the output of the layer below, after dropout.
     lengths : ndarray (B,) of int
         Steps of each sequence.
     reverse : bool
         Whether this is the reverse direction.
+    minimal : bool
+        Whether only `input`, `h` and `c` are kept.
     """
 
     h: FloatArray
-    a: FloatArray
     input: FloatArray
     lengths: IntArray
     reverse: bool
-    _c: FloatArray | None = None
-    _gates: FloatArray | None = None
+    minimal: bool
+    _c: FloatArray | None
+    _gates: FloatArray | None
+    _recompute: Recompute
+    _kept: dict[str, FloatArray] = field(default_factory=dict, init=False)  # a, once somebody asked for it
 
     def __repr__(self) -> str:
-        steps, batch, _ = self.a.shape
-        return f"LayerTrace(T={steps}, B={batch}, h={self.h.shape}, a={self.a.shape}, reverse={self.reverse})"
+        steps, batch, _ = self.input.shape
+        minimal = ", minimal=True" if self.minimal else ""
+        return f"LayerTrace(T={steps}, B={batch}, h={self.h.shape}, reverse={self.reverse}{minimal})"
+
+    @property
+    def a(self) -> FloatArray:
+        """Pre-activations (T, B, G·H)."""
+        if "a" in self._kept:
+            return self._kept["a"]
+        a = self._recompute.a(self)
+        if not self.minimal:
+            self._kept["a"] = a
+        return a
 
     def _lstm_only(self, name: str, array: FloatArray | None) -> FloatArray:
         if array is None:
@@ -90,10 +121,14 @@ class LayerTrace:
     @property
     def gates(self) -> FloatArray:
         """Activated gates (T, B, 4H) in the order i, f, g, o."""
-        return self._lstm_only("gates", self._gates)
+        return self._all_gates("gates")
+
+    def _all_gates(self, name: str) -> FloatArray:
+        self._lstm_only(name, self._c)
+        return self._recompute.gates(self) if self._gates is None else self._gates
 
     def _gate(self, name: str) -> FloatArray:
-        gates = self._lstm_only(name, self._gates)
+        gates = self._all_gates(name)
         hidden = gates.shape[2] // 4
         start = "ifgo".index(name) * hidden
         return gates[:, :, start : start + hidden]
@@ -128,10 +163,10 @@ class LayerTrace:
         `layer.by_time(layer.h[1:])[t]` is the state after reading `layer.input[t]`, in either direction. A copy for the
         reverse direction, `array` itself for the forward one.
         """
-        if array.shape[0] != len(self.a):
+        if array.shape[0] != len(self.input):
             raise ValueError(
-                f"array: expected {len(self.a)} steps along axis 0 (for a state array leave out slot 0, as in h[1:]); "
-                f"got {array.shape[0]}"
+                f"array: expected {len(self.input)} steps along axis 0 (for a state array leave out slot 0, "
+                f"as in h[1:]); got {array.shape[0]}"
             )
         return reverse_time(array, self.lengths) if self.reverse else array
 
@@ -147,12 +182,22 @@ class LayerGradients:
     c : ndarray (T+1, B, H)
         Total dL/dc_t of an LSTM; an RNN has none.
     a : ndarray (T, B, G·H)
-        dL/da_t of each pre-activation.
+        dL/da_t of each pre-activation; not kept where the trace was minimal.
     """
 
     h: FloatArray
-    a: FloatArray
-    _c: FloatArray | None = None
+    _a: FloatArray | None
+    _c: FloatArray | None
+
+    @property
+    def a(self) -> FloatArray:
+        """dL/da_t (T, B, G·H)."""
+        if self._a is None:
+            raise AttributeError(
+                "a: dL/da_t was computed segment by segment and not kept, since the trace is minimal; forward with "
+                'trace="full" keeps what it takes'
+            )
+        return self._a
 
     @property
     def c(self) -> FloatArray:
@@ -168,6 +213,8 @@ class ByLayer(Generic[Part]):
     layers: Mapping[Key, Part]
 
     def __getitem__(self, key: int | Key) -> Part:
+        if not self.layers:
+            raise IndexError(NO_LAYERS)
         layer, direction = key if isinstance(key, tuple) else (key, "forward")
         if (layer, direction) not in self.layers:
             known = ", ".join(f"[{n}]" if d == "forward" else f'[{n}, "{d}"]' for n, d in self.layers)
@@ -189,8 +236,10 @@ class ByLayer(Generic[Part]):
 
     def __getattr__(self, name: str) -> Any:
         # reached only for names that the record itself has not
-        if name in {"h", "c", "i", "f", "g", "o", "a", "gates"} and self.layers:
+        if name in PER_STEP and self.layers:
             return getattr(self._single(), name)
+        if name in PER_STEP:
+            raise AttributeError(f"{name}: {NO_LAYERS}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
@@ -247,7 +296,8 @@ class Gradients(ByLayer[LayerGradients]):
     parameters : dict of ndarray
         The gradient of every parameter, by its name.
     layers : mapping (layer, direction) -> LayerGradients
-        Also `grads[1]`, `grads[1, "reverse"]`; with one layer and direction `grads.h`, `grads.c`, `grads.a`.
+        Also `grads[1]`, `grads[1, "reverse"]`; with one layer and direction `grads.h`, `grads.c`, `grads.a`. Empty
+        where no gradient of a time step was kept.
     """
 
     input: FloatArray | None

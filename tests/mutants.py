@@ -81,7 +81,7 @@ MUTANTS = [
         # what came from outside overwritten
         ("dh[t][b] += dh_prev", "dh[t][b] = dh_prev"),
     ),
-    *_of("projected", "lstm", "backward", ("dh[1:].reshape", "dh[:-1].reshape")),
+    *_of("projected", "lstm", "backward", ("dh[1:][block]", "dh[:-1][block]")),
     *_of("projected", "lstm", "step_backward", ("else dh @ weight_hr", "else -dh @ weight_hr")),
     *_of(
         "tanh", "rnn", "step_backward",
@@ -97,19 +97,19 @@ MUTANTS = [
     ),
     *_of(
         "lstm", "affine", "backward",
-        ("rows = da.reshape", "rows = (da * (np.arange(batch) == 0)[:, None]).reshape"),
-        ("rows = da.reshape", "rows = (da * (np.arange(steps) != 3)[:, None, None]).reshape"),
-        ("dbias_hh[...] = dbias_ih", "dbias_hh[...] = 0"),
-        ("h[:-1].copy()", "h[1:].copy()"),
+        ("rows = flat(da[block])", "rows = flat(da[block] * (np.arange(batch) == 0)[:, None])"),
+        ("rows = flat(da[block])", "rows = flat((da * (np.arange(steps) != 3)[:, None, None])[block])"),
+        ("dbias_hh += dbias", "pass"),
+        ("h[block].copy()", "h[1:][block].copy()"),
         ("rows.sum(", "rows.mean("),
     ),
     *_of(
-        "lstm", "direction", "backward",
+        "lstm", "direction", "cotangents",
         # the final state's gradient ignored, or put over that of the output
-        ("dc[ends] += d_c_n", "pass"),
-        ("dh[ends] += d_h_n", "pass"),
+        ("dc[ends] += d_c_n[ending]", "pass"),
+        ("dh[ends] += d_h_n[ending]", "pass"),
         ("dh[ends] += d_h_n", "dh[ends] = d_h_n"),
-        ("ends = (lengths,", "ends = (lengths * 0 + len(x),"),
+        ("ends = (lengths[ending],", "ends = (lengths[ending] * 0 + steps,"),
     ),
     # the gradient of the forward direction overwritten by the reverse one's, in a deep net
     *_of("lstm", "stack", "backward", ("d_below += dx", "d_below = dx")),

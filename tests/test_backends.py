@@ -68,7 +68,7 @@ def test_the_choice_of_a_layer_beats_the_context(broken: str, monkeypatch: pytes
 @pytest.mark.parametrize("name", [name for name in backends.REGISTRY if name in backends.available()])
 def test_every_backend_has_the_definitions_signatures(name: str, cell: str) -> None:
     definition, other = getattr(backends.load("numpy"), cell), getattr(backends.load(name), cell)
-    for function in ("infer", "forward", "backward"):
+    for function in ("infer", "forward", "backward", "preactivations", *(["activate"] if cell == "lstm" else [])):
         want = inspect.signature(getattr(definition, function))
         got = inspect.signature(getattr(other, function))
         assert list(got.parameters) == list(want.parameters), f"{name}.{cell}.{function}"

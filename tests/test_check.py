@@ -89,7 +89,7 @@ def test_derivative_of_relu_at_zero_is_torchs(monkeypatch: pytest.MonkeyPatch, r
 
 
 def test_padding_must_be_exactly_zero(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    Mutant("lstm", "affine", "backward", "dx[beyond] = 0", "dx[beyond] = 1e-300").plant(monkeypatch)
+    Mutant("lstm", "affine", "backward", "dx[block][beyond] = 0", "dx[block][beyond] = 1e-300").plant(monkeypatch)
     report = against_torch(make("lstm", rng), draw(rng, 7, 3, 5), lengths=LENGTHS)
     assert [row.quantity for row in report.failures] == ["dx"]
     assert "expected exactly zero beyond a sequence's end" in str(report["dx"])
@@ -295,7 +295,7 @@ def test_report_is_json(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generato
     report = against_torch(layer, x)
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["ok"] is True
     assert f"{len(report.rows)} quantities match torch" in str(report)
-    Mutant("lstm", "affine", "backward", "dbias_hh[...] = dbias_ih", "dbias_hh[...] = np.nan").plant(monkeypatch)
+    Mutant("lstm", "affine", "backward", "dbias_hh += dbias", "dbias_hh[...] = np.nan").plant(monkeypatch)
     report = against_torch(layer, x)
     facts = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert facts["ok"] is False

@@ -40,19 +40,19 @@ def test_lstm(proj: int, lengths: np.ndarray, rng: np.random.Generator) -> None:
     w_ih, w_hh = rng.standard_normal((4 * H, I)), rng.standard_normal((4 * H, size))
     b_ih, b_hh = rng.standard_normal(4 * H), rng.standard_normal(4 * H)
     w_hr = rng.standard_normal((P, H)) if proj else None
-    gates, a = np.zeros((T, B, 4 * H)), np.zeros((T, B, 4 * H))
+    gates = np.zeros((T, B, 4 * H))
     d_h, d_c = rng.standard_normal(h.shape), rng.standard_normal(c.shape)  # the loss sees every h_t and every c_t
     beyond = np.arange(T + 1)[:, None] > lengths
     d_h[beyond], d_c[beyond] = 0, 0
 
     def loss() -> float:
-        kernels.lstm.forward(x, w_ih, w_hh, b_ih, b_hh, w_hr, lengths, h, c, gates, a)
+        kernels.lstm.forward(x, w_ih, w_hh, b_ih, b_hh, w_hr, lengths, h, c, gates)
         return float((h * d_h).sum() + (c * d_c).sum())
 
     loss()
-    dh, dc, da, dx = d_h.copy(), d_c.copy(), np.empty_like(a), np.empty_like(x)
-    dw_ih, dw_hh, db_ih, db_hh = (np.empty_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
-    dw_hr = None if w_hr is None else np.empty_like(w_hr)
+    dh, dc, da, dx = d_h.copy(), d_c.copy(), np.empty_like(gates), np.empty_like(x)
+    dw_ih, dw_hh, db_ih, db_hh = (np.zeros_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
+    dw_hr = None if w_hr is None else np.zeros_like(w_hr)
     kernels.lstm.backward(x, w_ih, w_hh, w_hr, lengths, h, c, gates, dh, dc, da, dx, dw_ih, dw_hh, db_ih, db_hh, dw_hr)
     checked = {
         "dx": (dx, x), "dW_ih": (dw_ih, w_ih), "dW_hh": (dw_hh, w_hh), "db_ih": (db_ih, b_ih), "db_hh": (db_hh, b_hh),
@@ -77,14 +77,15 @@ def test_rnn(nonlinearity: str, lengths: np.ndarray, rng: np.random.Generator) -
     d_h[np.arange(T + 1)[:, None] > lengths] = 0
 
     def loss() -> float:
-        kernels.rnn.forward(x, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, h, a)
+        kernels.rnn.forward(x, w_ih, w_hh, b_ih, b_hh, nonlinearity, lengths, h)
         return float((h * d_h).sum())
 
     loss()
+    kernels.rnn.preactivations(x, w_ih, w_hh, b_ih, b_hh, lengths, h, a)
     running = np.arange(T)[:, None] < lengths
     assert np.abs(a[running]).min() > 100 * STEP  # no relu at its kink, where differences prove nothing
     dh, da, dx = d_h.copy(), np.empty_like(a), np.empty_like(x)
-    dw_ih, dw_hh, db_ih, db_hh = (np.empty_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
+    dw_ih, dw_hh, db_ih, db_hh = (np.zeros_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
     kernels.rnn.backward(x, w_ih, w_hh, nonlinearity, lengths, h, dh, da, dx, dw_ih, dw_hh, db_ih, db_hh)
     for name, got, array in (
         ("dx", dx, x), ("dW_ih", dw_ih, w_ih), ("dW_hh", dw_hh, w_hh), ("db_ih", db_ih, b_ih), ("db_hh", db_hh, b_hh),

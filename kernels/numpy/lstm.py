@@ -13,7 +13,8 @@ State arrays have T+1 slots along time: slot 0 is the initial state and slot t+1
 x[t]. A sequence of length n runs steps 0..n-1; everything later is exactly zero, in both directions of the
 computation. The reverse direction of a bidirectional layer is this same code on a reversed sequence.
 
-`infer`, `forward` and `backward` are what a backend offers; they write into arrays that the caller gives.
+`infer`, `forward`, `backward`, and (1) and (2) once more, `preactivations` and `activate`, are what a backend offers;
+they write into arrays that the caller gives.
 Derivation of every backward line: kernels/README.md. Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000;
 projection: Sak et al. 2014.
 """
@@ -38,6 +39,12 @@ def sigmoid(a: Array) -> Array:
     return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def activated(a: Array) -> Array:  # (B, 4H) to (B, 4H)
+    """Equation (2): the gates i, f, g, o side by side."""
+    a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
+    return np.concatenate([sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)], axis=1)  # (2)
+
+
 def step_forward(
     a_x: Array,  # (B, 4H) this step's part of (1) that needs no h: affine.input_part
     h_prev: Array,  # (B, P)
@@ -47,12 +54,12 @@ def step_forward(
 ) -> tuple[Array, Array, Array, Array]:  # a (B, 4H), gates (B, 4H), c (B, H), h (B, P)
     """One time step: equations (1) to (5)."""
     a = a_x + h_prev @ weight_hh.T  # (1)
-    a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
-    i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)  # (2)
+    gates = activated(a)  # (2)
+    i, f, g, o = np.split(gates, 4, axis=1)
     c = f * c_prev + i * g  # (3)
     m = o * np.tanh(c)  # (4)
     h = m if weight_hr is None else m @ weight_hr.T  # (5)
-    return a, np.concatenate([i, f, g, o], axis=1), c, h
+    return a, gates, c, h
 
 
 def step_backward(
@@ -88,7 +95,7 @@ def infer(
     bias_ih: Array,  # (4H,) zeros where the layer has none
     bias_hh: Array,  # (4H,)
     weight_hr: Array | None,  # (P, H) or None
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     output: Array,  # (T, B, P) out
     h_n: Array,  # (B, P) out: h at each sequence's own end
     c_n: Array,  # (B, H) out
@@ -96,10 +103,9 @@ def infer(
     """The whole sequence, keeping only the output and the final state."""
     h_n[...], c_n[...] = h_0, c_0
     output[...] = 0
-    a_x = affine.input_part(x, weight_ih, bias_ih, bias_hh)
-    for t in range(x.shape[0]):
+    for t, a_x in enumerate(affine.input_part(x, weight_ih, bias_ih, bias_hh)):
         b = running(lengths, t)
-        _, _, c_n[b], h_n[b] = step_forward(a_x[t][b], h_n[b], c_n[b], weight_hh, weight_hr)
+        _, _, c_n[b], h_n[b] = step_forward(a_x[b], h_n[b], c_n[b], weight_hh, weight_hr)
         output[t][b] = h_n[b]
 
 
@@ -110,19 +116,34 @@ def forward(
     bias_ih: Array,  # (4H,) zeros where the layer has none
     bias_hh: Array,  # (4H,)
     weight_hr: Array | None,  # (P, H) or None
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, P) slot 0 in: the initial state; slots 1..T out
     c: Array,  # (T+1, B, H) likewise
-    gates: Array,  # (T, B, 4H) out: i, f, g, o
-    a: Array,  # (T, B, 4H) out: pre-activations
+    gates: Array | None,  # (T, B, 4H) out: i, f, g, o; None: not kept
 ) -> None:
-    """The whole sequence, keeping everything."""
-    for array in (h[1:], c[1:], gates, a):
+    """The whole sequence, keeping every state, and every gate where there is room."""
+    for array in (h[1:], c[1:]) if gates is None else (h[1:], c[1:], gates):
         array[...] = 0
-    a_x = affine.input_part(x, weight_ih, bias_ih, bias_hh)
-    for t in range(x.shape[0]):
+    for t, a_x in enumerate(affine.input_part(x, weight_ih, bias_ih, bias_hh)):
         b = running(lengths, t)
-        a[t][b], gates[t][b], c[t + 1][b], h[t + 1][b] = step_forward(a_x[t][b], h[t][b], c[t][b], weight_hh, weight_hr)
+        _, gates_t, c[t + 1][b], h[t + 1][b] = step_forward(a_x[b], h[t][b], c[t][b], weight_hh, weight_hr)
+        if gates is not None:
+            gates[t][b] = gates_t
+
+
+preactivations = affine.preactivations  # (1) is the same in both cells
+
+
+def activate(
+    a: Array,  # (T, B, 4H) from preactivations
+    lengths: Lengths,  # (B,) each in 0..T
+    gates: Array,  # (T, B, 4H) out: i, f, g, o
+) -> None:
+    """(2) once more: bit for bit the gates that forward computed."""
+    gates[...] = 0
+    for t in range(a.shape[0]):
+        b = running(lengths, t)
+        gates[t][b] = activated(a[t][b])  # (2)
 
 
 def backward(
@@ -130,7 +151,7 @@ def backward(
     weight_ih: Array,  # (4H, I)
     weight_hh: Array,  # (4H, P)
     weight_hr: Array | None,  # (P, H) or None
-    lengths: Lengths,  # (B,)
+    lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, P) from forward
     c: Array,  # (T+1, B, H) from forward
     gates: Array,  # (T, B, 4H) from forward
@@ -138,13 +159,16 @@ def backward(
     dc: Array,  # (T+1, B, H) in: dL/dc_t from outside; out: the total dL/dc_t
     da: Array,  # (T, B, 4H) out: dL/da_t
     dx: Array,  # (T, B, I) out
-    dweight_ih: Array,  # (4H, I) out
-    dweight_hh: Array,  # (4H, P) out
-    dbias_ih: Array,  # (4H,) out
-    dbias_hh: Array,  # (4H,) out
-    dweight_hr: Array | None,  # (P, H) out, or None
+    dweight_ih: Array,  # (4H, I) added to
+    dweight_hh: Array,  # (4H, P) added to
+    dbias_ih: Array,  # (4H,) added to
+    dbias_hh: Array,  # (4H,) added to
+    dweight_hr: Array | None,  # (P, H) added to, or None
 ) -> None:
-    """Backward through time: the gradient of every state, pre-activation, input and parameter."""
+    """Backward through time: the gradient of every state, pre-activation, input and parameter.
+
+    The parameters' gradients are added to what the caller put there: zeros, or those of the steps that follow these.
+    """
     da[...] = 0
     for t in reversed(range(x.shape[0])):
         b = running(lengths, t)
@@ -156,8 +180,6 @@ def backward(
 
     affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)
     if dweight_hr is not None:
-        m = gates[..., -c.shape[2] :] * np.tanh(c[1:])  # (4) once more
-        rows, hidden = m.shape[0] * m.shape[1], m.shape[2]
-        dweight_hr[...] = affine.sum_of_products(
-            dh[1:].reshape(rows, dh.shape[2]), m.reshape(rows, hidden)
-        )  # undoes (5), in W_hr
+        for block in reversed(affine.time_blocks(*x.shape[:2])):
+            m = gates[block][..., -c.shape[2] :] * np.tanh(c[1:][block])  # (4) once more
+            dweight_hr += affine.flat(dh[1:][block]).T @ affine.flat(m)  # undoes (5), in W_hr

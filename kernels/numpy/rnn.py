@@ -9,7 +9,8 @@ State arrays have T+1 slots along time: slot 0 is the initial state and slot t+1
 x[t]. A sequence of length n runs steps 0..n-1; everything later is exactly zero, in both directions of the
 computation. The reverse direction of a bidirectional layer is this same code on a reversed sequence.
 
-`infer`, `forward` and `backward` are what a backend offers; they write into arrays that the caller gives.
+`infer`, `forward`, `backward`, and (1) once more, `preactivations`, are what a backend offers; they write into arrays
+that the caller gives.
 Derivation of every backward line: kernels/README.md. Elman 1990; backward through time: Werbos 1990.
 """
 
@@ -60,17 +61,16 @@ def infer(
     bias_ih: Array,  # (H,) zeros where the layer has none
     bias_hh: Array,  # (H,)
     nonlinearity: str,  # "tanh" or "relu"
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     output: Array,  # (T, B, H) out
     h_n: Array,  # (B, H) out: h at each sequence's own end
 ) -> None:
     """The whole sequence, keeping only the output and the final state."""
     h_n[...] = h_0
     output[...] = 0
-    a_x = affine.input_part(x, weight_ih, bias_ih, bias_hh)
-    for t in range(x.shape[0]):
+    for t, a_x in enumerate(affine.input_part(x, weight_ih, bias_ih, bias_hh)):
         b = running(lengths, t)
-        _, h_n[b] = step_forward(a_x[t][b], h_n[b], weight_hh, nonlinearity)
+        _, h_n[b] = step_forward(a_x[b], h_n[b], weight_hh, nonlinearity)
         output[t][b] = h_n[b]
 
 
@@ -81,17 +81,17 @@ def forward(
     bias_ih: Array,  # (H,) zeros where the layer has none
     bias_hh: Array,  # (H,)
     nonlinearity: str,  # "tanh" or "relu"
-    lengths: Lengths,  # (B,) each in 1..T
+    lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, H) slot 0 in: the initial state; slots 1..T out
-    a: Array,  # (T, B, H) out: pre-activations
 ) -> None:
-    """The whole sequence, keeping everything."""
-    for array in (h[1:], a):
-        array[...] = 0
-    a_x = affine.input_part(x, weight_ih, bias_ih, bias_hh)
-    for t in range(x.shape[0]):
+    """The whole sequence, keeping every state."""
+    h[1:] = 0
+    for t, a_x in enumerate(affine.input_part(x, weight_ih, bias_ih, bias_hh)):
         b = running(lengths, t)
-        a[t][b], h[t + 1][b] = step_forward(a_x[t][b], h[t][b], weight_hh, nonlinearity)
+        _, h[t + 1][b] = step_forward(a_x[b], h[t][b], weight_hh, nonlinearity)
+
+
+preactivations = affine.preactivations  # (1) is the same in both cells
 
 
 def backward(
@@ -99,17 +99,20 @@ def backward(
     weight_ih: Array,  # (H, I)
     weight_hh: Array,  # (H, H)
     nonlinearity: str,  # "tanh" or "relu"
-    lengths: Lengths,  # (B,)
+    lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, H) from forward
     dh: Array,  # (T+1, B, H) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     da: Array,  # (T, B, H) out: dL/da_t
     dx: Array,  # (T, B, I) out
-    dweight_ih: Array,  # (H, I) out
-    dweight_hh: Array,  # (H, H) out
-    dbias_ih: Array,  # (H,) out
-    dbias_hh: Array,  # (H,) out
+    dweight_ih: Array,  # (H, I) added to
+    dweight_hh: Array,  # (H, H) added to
+    dbias_ih: Array,  # (H,) added to
+    dbias_hh: Array,  # (H,) added to
 ) -> None:
-    """Backward through time: the gradient of every state, pre-activation, input and parameter."""
+    """Backward through time: the gradient of every state, pre-activation, input and parameter.
+
+    The parameters' gradients are added to what the caller put there: zeros, or those of the steps that follow these.
+    """
     da[...] = 0
     for t in reversed(range(x.shape[0])):
         b = running(lengths, t)

@@ -101,7 +101,7 @@ def against_torch(
     grads = layer.backward(trace, d_output, d_state)
     ours = _ours(layer, trace, grads, layer(x, state, lengths))
 
-    batch, steps = len(trace.lengths), len(trace[0].a)
+    batch, steps = len(trace.lengths), len(trace[0].input)
     ns = None if lengths is None else enter_lengths(lengths, steps=steps, batch=batch, batched=trace.batched)
     zeros = tuple(np.zeros_like(end) for end in _pair(trace.state))
     inputs = reference.Inputs(
@@ -232,4 +232,4 @@ def _row(name: str, got: Any, oracle: _Oracle, dtype: Any, geometry: Geometry) -
 def _sizes(trace: Trace, lengths: Any) -> str:
     batch = f", batch {len(trace.lengths)}" if trace.batched else ", no batch"
     ragged = "" if lengths is None else f", lengths {', '.join(map(str, trace.lengths.tolist()))}"
-    return f"{len(trace[0].a)} steps{batch}{ragged}"
+    return f"{len(trace[0].input)} steps{batch}{ragged}"

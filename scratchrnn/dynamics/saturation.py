@@ -160,7 +160,7 @@ def saturation(
     low, high = check_probability("low", low), check_probability("high", high)
     if low > high:
         raise ValueError(f"low: expected at most high={high}; got {low}")
-    steps = np.arange(len(part.a))[:, None] < part.lengths  # (T, B)
+    steps = np.arange(len(part.input))[:, None] < part.lengths  # (T, B)
     if not steps.any():
         raise ValueError("trace: expected at least one sequence; got a batch of 0")
 

@@ -119,7 +119,7 @@ class RecurrentCell(Module):
         xs, h, c, batched = self._enter(x, state)
         parameters = self.state_dict()
         ones = np.ones(xs.shape[1], np.int64)
-        t = direction.forward(kernels, self.cell, xs, h, c, Weights.of(parameters, ""), ones, reverse=False)
+        t = direction.forward(kernels, self.cell, xs, h, c, Weights.of(parameters, ""), ones)
         state = self._leave_state(t.h[1].copy(), t.c[1].copy() if self.cell.has_c else None, batched)
         output = (t.h[1] if batched else t.h[1, 0]).copy()
         return Trace(
@@ -143,11 +143,11 @@ class RecurrentCell(Module):
             raise TypeError(f"trace: expected what forward of this cell returned; got {type(trace).__name__}")
         made_by = {name: array.shape for name, array in trace.parameters.items()}
         shapes = {name: array.shape for name, array in self.parameters.items()}
-        if trace.cell != self.cell.name or made_by != shapes or trace.a.dtype != self.dtype:
+        if trace.cell != self.cell.name or made_by != shapes or trace[0].h.dtype != self.dtype:
             raise ValueError(f"trace: expected one of {self!r}; got one of a {trace.cell} with parameters {made_by}")
         batch, batched = len(trace.lengths), trace.batched
         d_h, d_c = (*self._enter_state("d_state", d_state, batch, batched), None)[:2]
-        above = np.zeros((1, batch, self.hidden_size), self.dtype)
+        above = None
         if d_output is not None:
             check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
             above = d_output.reshape(1, batch, self.hidden_size)

@@ -14,11 +14,8 @@ from scratchrnn.trace import State
 StatePair = tuple[FloatArray | None, FloatArray | None]
 
 
-def enter_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> tuple[FloatArray, bool]:
-    """Return x as a new time-major array (T, B, I), and whether it had a batch axis.
-
-    It is always a copy, since a trace must not change when the caller reuses a buffer.
-    """
+def view_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> tuple[FloatArray, bool]:
+    """Return x as a time-major view (T, B, I) of the caller's array, and whether it had a batch axis."""
     check_array("x", x, dtype=dtype)
     layout = "(batch, time, input_size)" if batch_first else "(time, batch, input_size)"
     if x.ndim not in (2, 3):
@@ -29,10 +26,10 @@ def enter_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> 
     if x.shape[-1] != input_size:
         raise ValueError(f"x: expected a last axis of input_size={input_size}; got shape {x.shape}")
     batched = x.ndim == 3
-    time_major = x[:, None, :] if not batched else x.transpose(1, 0, 2) if batch_first else x
-    if time_major.shape[0] == 0:
+    xs = time_major(x, batch_first=batch_first, batched=batched)
+    if xs.shape[0] == 0:
         raise ValueError(f"x: expected at least one time step; got shape {x.shape} for {layout}")
-    return np.array(time_major, order="C"), batched
+    return xs, batched
 
 
 def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool) -> IntArray:
@@ -99,6 +96,11 @@ def enter_state(
         else:
             arrays.append(check_array(f"{prefix}{letter}_{suffix}", array, shape=shape, dtype=dtype, why=why))
     return tuple(arrays)
+
+
+def time_major(array: FloatArray, *, batch_first: bool, batched: bool) -> FloatArray:
+    """See an array in the caller's layout as (T, B, ·): a view."""
+    return array[:, None] if not batched else array.transpose(1, 0, 2) if batch_first else array
 
 
 def leave_output(output: FloatArray, *, batch_first: bool, batched: bool) -> FloatArray:

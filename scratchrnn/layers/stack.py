@@ -6,8 +6,9 @@ backward:         the same walk in reverse, each step undoing the one that it na
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -137,20 +138,28 @@ class Recurrent(Module):
         arrays = edge.enter_state(name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial)
         return tuple(a if a is None or batched else a[:, None] for a in arrays)
 
-    def _enter(
+    def _view(
         self, x: Any, state: Any, lengths: Any
     ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
-        """x (T, B, I), h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, lengths (B,), batched."""
+        """x (T, B, I) as the caller's own, h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, lengths (B,), batched."""
         for name, shape in self._shapes().items():  # the dict is open: what was put there must not be broadcast
             check_array(name, self.parameters[name], shape=shape, dtype=self.dtype)
-        xs, batched = edge.enter_input(x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype)
+        xs, batched = edge.view_input(x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype)
         steps, batch, _ = xs.shape
         ns = edge.enter_lengths(lengths, steps=steps, batch=batch, batched=batched)
-        zero_padding(xs, ns)
         arrays = self._enter_state("state", state, batch, batched)
         zeros = [np.zeros(s, self.dtype) for s in self._state_shapes(batch, True)]
         filled = [z if a is None else a for a, z in zip(arrays, zeros, strict=True)]
         return xs, filled[0], (filled[1] if self.cell.has_c else None), ns, batched
+
+    def _enter(
+        self, x: Any, state: Any, lengths: Any
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
+        """The same with x copied, zero on padding: a trace must not change when the caller reuses a buffer."""
+        xs, h_0, c_0, ns, batched = self._view(x, state, lengths)
+        xs = np.array(xs, order="C")
+        zero_padding(xs, ns)
+        return xs, h_0, c_0, ns, batched
 
     # Inference
 
@@ -200,6 +209,8 @@ class Recurrent(Module):
         lengths: Any = None,
         training: bool = True,
         rng: np.random.Generator | None = None,
+        *,
+        trace: str = "full",
     ) -> Trace:
         """Run the layer and keep everything.
 
@@ -214,6 +225,10 @@ class Recurrent(Module):
             Whether dropout between layers acts. Nothing else depends on it.
         rng : numpy.random.Generator, optional
             For the dropout masks; when absent, the layer's own.
+        trace : "full" or "minimal"
+            "minimal" keeps the input, h and c only: gates and pre-activations are computed again at each access, and by
+            backward a segment of about √T steps at a time. An LSTM's trace then takes less than half the memory, and
+            `backward` keeps no dL/da_t. Every number that there is has the same bits.
 
         Returns
         -------
@@ -226,6 +241,7 @@ class Recurrent(Module):
         """
         kernels = backends.load(self.backend)
         check_bool("training", training)
+        minimal = _is_minimal(trace)
         generator = self.rng if rng is None else check_rng("rng", rng)
         below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
         parameters = self.state_dict()
@@ -235,7 +251,7 @@ class Recurrent(Module):
             w = Weights.of(parameters, self._suffix(key))
             c_start = None if c_0 is None else c_0[n]
             layers[key] = direction.forward(
-                kernels, self.cell, below, h_0[n], c_start, w, ns, reverse=key[1] == "reverse"
+                kernels, self.cell, below, h_0[n], c_start, w, ns, reverse=key[1] == "reverse", minimal=minimal
             )
             if key[1] == DIRECTIONS[self.num_directions - 1]:
                 traces = [layers[key[0], d] for d in DIRECTIONS[: self.num_directions]]
@@ -246,8 +262,9 @@ class Recurrent(Module):
                     below = below if masks[-1] is None else below * masks[-1]
         h_n = np.stack([t.at_end(t.h) for t in layers.values()])
         c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
+        output = below if self.bidirectional else below.copy()  # one direction's is a view of its h
         return Trace(
-            edge.leave_output(below.copy(), batch_first=self.batch_first, batched=batched),
+            edge.leave_output(output, batch_first=self.batch_first, batched=batched),
             edge.leave_state(h_n, c_n, batched=batched),
             layers,
             ns,
@@ -280,7 +297,8 @@ class Recurrent(Module):
         Returns
         -------
         Gradients
-            Of the input, the initial state (per sample), every parameter, and every h_t, c_t and a_t.
+            Of the input, the initial state (per sample), every parameter, and every h_t, c_t and a_t; not of a_t where
+            the trace is minimal.
         """
         self._check_trace(trace)
         kernels = backends.load(trace.backend)
@@ -293,35 +311,40 @@ class Recurrent(Module):
         size = self.output_size
         for layer in reversed(range(self.num_layers)):
             mask = trace.dropout_masks[layer] if layer < self.num_layers - 1 else None
-            if mask is not None:
+            if mask is not None and above is not None:
                 above = above * mask  # undoes dropout
-            d_below = np.zeros_like(trace[layer].input)
+            d_below: FloatArray | None = None
             for d, side in enumerate(DIRECTIONS[: self.num_directions]):
                 key, n = (layer, side), layer * self.num_directions + d
-                suffix = self._suffix(key)
                 dx, layers[key], dw = direction.backward(
                     kernels,
                     self.cell,
                     trace.layers[key],
-                    Weights.of(trace.parameters, suffix),
-                    above[:, :, d * size : (d + 1) * size],  # undoes side by side
+                    Weights.of(trace.parameters, self._suffix(key)),
+                    None if above is None else above[:, :, d * size : (d + 1) * size],  # undoes side by side
                     None if d_h_n is None else d_h_n[n],
                     None if d_c_n is None else d_c_n[n],
                 )
-                d_below += dx  # undoes that both directions read one input
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
-                    if name + suffix in self.parameters:
-                        d_parameters[name + suffix] = getattr(dw, name)
+                if d_below is None:
+                    d_below = dx
+                else:
+                    d_below += dx  # undoes that both directions read one input
+                d_parameters |= self._named(dw, key)
             above = d_below
 
         d_h_0 = np.stack([layers[key].h[0] for key in self._keys()])
         d_c_0 = np.stack([layers[key].c[0] for key in self._keys()]) if self.cell.has_c else None
         return Gradients(
-            edge.leave_output(above, batch_first=self.batch_first, batched=trace.batched),
+            edge.leave_output(cast(FloatArray, above), batch_first=self.batch_first, batched=trace.batched),
             edge.leave_state(d_h_0, d_c_0, batched=trace.batched),
             {name: d_parameters[name] for name in self.parameters},
             {key: layers[key] for key in self._keys()},
         )
+
+    def _named(self, dw: Weights, key: Key) -> dict[str, FloatArray]:
+        """Gradients of one direction's parameters, by their names."""
+        names = [field.name + self._suffix(key) for field in dataclasses.fields(Weights)]
+        return {name: getattr(dw, name.removesuffix(self._suffix(key))) for name in names if name in self.parameters}
 
     def _check_trace(self, trace: Any) -> None:
         if not isinstance(trace, Trace):
@@ -329,17 +352,23 @@ class Recurrent(Module):
         made_by = {name: array.shape for name, array in trace.parameters.items()}
         if trace.batch_first != self.batch_first:
             raise ValueError(f"trace: expected one of a layer with batch_first={self.batch_first}; got the other")
-        if trace.cell != self.cell.name or made_by != self._shapes() or trace[0].a.dtype != self.dtype:
+        if trace.cell != self.cell.name or made_by != self._shapes() or trace[0].h.dtype != self.dtype:
             raise ValueError(f"trace: expected one of {self!r}; got one of a {trace.cell} with parameters {made_by}")
 
-    def _enter_d_output(self, d_output: Any, trace: Trace) -> FloatArray:
-        """d_output as (T, B, D·P); zeros when absent."""
+    def _enter_d_output(self, d_output: Any, trace: Trace) -> FloatArray | None:
+        """d_output as (T, B, D·P); None when absent."""
         if d_output is None:
-            return np.zeros((*trace[0].a.shape[:2], self.output_size * self.num_directions), self.dtype)
+            return None
         d = check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
-        return d[:, None] if not trace.batched else d.transpose(1, 0, 2) if self.batch_first else d
+        return edge.time_major(d, batch_first=self.batch_first, batched=trace.batched)
 
 
 def _side_by_side(outputs: list[FloatArray]) -> FloatArray:
     """(T, B, P) of each direction to (T, B, D·P)."""
     return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+
+
+def _is_minimal(trace: Any) -> bool:
+    if not isinstance(trace, str) or trace not in ("full", "minimal"):
+        raise ValueError(f"trace: expected 'full' or 'minimal'; got {trace!r}")
+    return trace == "minimal"
