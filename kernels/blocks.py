@@ -5,13 +5,13 @@ summed on its own; so a caller that cuts a sequence between two blocks, and goes
 gets the same bits as from one call.
 """
 
-SUM_ROWS = 256  # (t, b) pairs of one block, about
+SUM_ROWS = 128  # (t, b) pairs of one block, about
 
 
 def block_steps(batch: int) -> int:
     """Time steps of one block of a sum over time, for a batch of this size.
 
     >>> block_steps(1), block_steps(50), block_steps(1000)
-    (256, 5, 1)
+    (128, 2, 1)
     """
     return max(1, SUM_ROWS // max(1, batch))

@@ -156,8 +156,9 @@ def weight_gradients(
                     height, at = min(STRETCH, count - r), (first + r) * size
                     product_packed(dweight_hh, at, size, left, r * k, right, size, k, lanes, height, edge)
             for j in range(count):
-                dbias_ih[first + j] += sums[j]
-                dbias_hh[first + j] += sums[j]
+                left[j] = sums[j]  # rounded
+                dbias_ih[first + j] += left[j]
+                dbias_hh[first + j] += left[j]
 
 
 class Packing:

@@ -19,16 +19,16 @@ def next_run(lengths, t, start, stop):
 @inner
 def all_run(lengths, stop, first, last):
     """Whether every sequence in first..last has all steps before `stop`."""
+    least = stop
     for b in range(first, last):
-        if lengths[b] < stop:
-            return False
-    return True
+        least = min(least, lengths[b])
+    return least >= stop
 
 
 @inner
 def any_runs(lengths, t, batch):
     """Whether some sequence has a step t."""
+    most = t
     for b in range(batch):
-        if lengths[b] > t:
-            return True
-    return False
+        most = max(most, lengths[b])
+    return most > t

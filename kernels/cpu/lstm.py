@@ -106,7 +106,8 @@ def _forward(
             weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),
             output.reshape(-1), hidden, size, chunk, lanes, scratch(dtype),
             nothing if weight_hr is None else np.empty(samples * hidden, dtype),
-            np.empty(chunk * samples * rows, dtype), meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+            np.empty(chunk * samples * rows, dtype),
+            meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = forward_part.ready(dtype, *arguments), arguments
         return (loop,) if shared else (weights.call, loop)

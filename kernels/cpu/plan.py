@@ -58,7 +58,7 @@ def _do(*calls: Call) -> None:
 def run(
     by_units: Sequence[Part], by_samples: Sequence[Part], calls: Callable[[Part, Meeting], tuple[Call, ...]]
 ) -> None:
-    """Have threads make the calls of their parts: by units, if that is planned and threads are free, else by samples."""
+    """Have threads make the calls of their parts: by units, if so planned and threads are free, else by samples."""
     if by_units:
         meeting = Meeting(len(by_units))
         if threads.run_together(_do, [calls(part, meeting) for part in by_units], meeting.call_off):
