@@ -279,9 +279,8 @@ def _by_segment(
         return lambda output, part: None
     if not callable(d_output):
         shape = (*x_shape[:-1], layer.output_size)
-        whole = edge.time_major(
-            check_array("d_output", d_output, shape=shape, dtype=layer.dtype, why="of the output"), **layout
-        )
+        check_array("d_output", d_output, shape=shape, dtype=layer.dtype, why="of the output")
+        whole = edge.time_major(d_output, **layout)
         return lambda output, part: whole[part]
 
     def ask(output: FloatArray, part: slice) -> FloatArray:
