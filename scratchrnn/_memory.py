@@ -192,6 +192,15 @@ def zeros(shape: tuple[int, ...], dtype: DType) -> FloatArray:
     return np.zeros(shape, dtype) if nbytes < LEAST else _pool.lend(shape, dtype, _rounded(nbytes), True)
 
 
+def copy(array: FloatArray) -> FloatArray:
+    """A copy in C order, a plain array, on memory from `empty`."""
+    if array.nbytes < LEAST:
+        return np.array(array, order="C")
+    out = empty(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
 def release() -> None:
     """Give all idle memory back to the system; live arrays are untouched."""
     _pool.release()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,8 +119,13 @@ def load(name: str | None = None) -> Kernels:
     reason = backend.why_unavailable()
     if reason is not None:
         raise BackendUnavailableError(f"backend {backend.name!r} cannot run here: {reason}")
-    package = f"{__package__}.kernels.{backend.folder}"
-    return Kernels(backend.name, importlib.import_module(f"{package}.rnn"), importlib.import_module(f"{package}.lstm"))
+    return _import(backend.name, backend.folder)
+
+
+@cache
+def _import(name: str, folder: str) -> Kernels:
+    package = f"{__package__}.kernels.{folder}"
+    return Kernels(name, importlib.import_module(f"{package}.rnn"), importlib.import_module(f"{package}.lstm"))
 
 
 @contextmanager
