@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -84,7 +85,7 @@ def check_array(
     *,
     shape: tuple[int, ...] | None = None,
     dtype: DType | None = None,
-    why: str = "",
+    why: str | Callable[[], str] = "",
 ) -> FloatArray:
     """Return `value` if it is a NumPy array of exactly this shape and dtype.
 
@@ -96,8 +97,9 @@ def check_array(
         Expected shape; not checked when absent.
     dtype : numpy dtype, optional
         Expected dtype; when absent, float32 and float64 are both accepted.
-    why : str
-        What the expectation follows from, as in "for num_layers=2, batch=5, hidden=8".
+    why : str or function that returns one
+        What the expectation follows from, as in "for num_layers=2, batch=5, hidden=8". A function is called only where
+        there is something to say: such a text takes longer than the check.
 
     Raises
     ------
@@ -106,6 +108,9 @@ def check_array(
     ValueError
         Of another shape (never broadcast silently).
     """
+    # the usual case: most dtypes are one object for all arrays, and the same object is quicker to see than an equal one
+    if type(value) is np.ndarray and value.dtype is dtype and (shape is None or value.shape == shape):
+        return value
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array; got {describe(value)}")
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
@@ -117,7 +122,8 @@ def check_array(
     if dtype is None and value.dtype not in DTYPES.values():
         raise TypeError(f"{name}: expected dtype float32 or float64; got {value.dtype}")
     if shape is not None and value.shape != shape:
-        because = f" {why}" if why else ""
+        reason = why if isinstance(why, str) else why()
+        because = f" {reason}" if reason else ""
         raise ValueError(f"{name}: expected shape {shape}{because}; got {value.shape}")
     return value
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchrnn import backends
+from scratchrnn import _memory, backends
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
 from scratchrnn.init import torch_default_
@@ -43,7 +43,6 @@ class RecurrentCell(Module):
         }
         if bias:
             shapes["bias_ih"] = shapes["bias_hh"] = (rows,)
-        self._shapes = shapes
         self._allocate(shapes, check_dtype("dtype", dtype))
         torch_default_(self.parameters, self.hidden_size, check_rng("rng", rng))
 
@@ -55,14 +54,17 @@ class RecurrentCell(Module):
 
     def _enter_state(self, name: str, value: Any, batch: int, batched: bool) -> tuple[FloatArray | None, ...]:
         shape = (batch, self.hidden_size) if batched else (self.hidden_size,)
-        why = (f"for batch={batch}, " if batched else "for no batch, ") + f"hidden={self.hidden_size}"
         shapes = (shape,) * (2 if self.cell.has_c else 1)
+
+        def why() -> str:
+            return (f"for batch={batch}, " if batched else "for no batch, ") + f"hidden={self.hidden_size}"
+
         partial = name == "d_state"
         arrays = edge.enter_state(name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial)
-        return tuple(a if a is None or batched else a[None] for a in arrays)
+        return arrays if batched else tuple(None if a is None else a[None] for a in arrays)
 
-    def _enter(self, x: Any, state: Any) -> tuple[FloatArray, FloatArray, FloatArray | None, bool]:
-        """x (1, B, I), h (B, H), c (B, H) of an LSTM, batched."""
+    def _enter(self, x: Any, state: Any, *, keep: bool) -> tuple[FloatArray, FloatArray, FloatArray | None, bool]:
+        """x (1, B, I), a copy if it is kept; h (B, H), c (B, H) of an LSTM, batched."""
         check_array("x", x, dtype=self.dtype)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ValueError(
@@ -70,18 +72,15 @@ class RecurrentCell(Module):
                 f"got {x.shape}"
             )
         batched = x.ndim == 2
-        for name, shape in self._shapes.items():  # the dict is open: what was put there must not be broadcast
-            check_array(name, self.parameters[name], shape=shape, dtype=self.dtype)
-        xs = np.array(x.reshape(1, -1, self.input_size), order="C")
+        self._check_parameters()
+        xs = x[None] if batched else x[None, None]
+        xs = _memory.copy(xs) if keep else edge.readable(xs)
         batch = xs.shape[1]
-        zeros = np.zeros((batch, self.hidden_size), self.dtype)
         h, c = (*self._enter_state("state", state, batch, batched), None)[:2]
-        return (
-            xs,
-            zeros if h is None else h,
-            (zeros if c is None else c) if self.cell.has_c else None,
-            batched,
-        )
+        if h is None:
+            h = np.zeros((batch, self.hidden_size), self.dtype)
+            c = h if self.cell.has_c else None
+        return xs, h, c, batched
 
     def _leave_state(self, h: FloatArray, c: FloatArray | None, batched: bool) -> State:
         h = h if batched else h[0]
@@ -103,7 +102,7 @@ class RecurrentCell(Module):
         -------
         h' or (h', c'), of the state's shapes.
         """
-        xs, h, c, batched = self._enter(x, state)
+        xs, h, c, batched = self._enter(x, state, keep=False)
         w = Weights.of(self.parameters, "")
         ones = np.ones(xs.shape[1], np.int64)
         _, h_n, c_n = direction.infer(backends.load(self.backend), self.cell, xs, h, c, w, ones)
@@ -116,7 +115,7 @@ class RecurrentCell(Module):
         Arguments as in a call; the trace is a recurrent layer's, with T = 1.
         """
         kernels = backends.load(self.backend)
-        xs, h, c, batched = self._enter(x, state)
+        xs, h, c, batched = self._enter(x, state, keep=True)
         parameters = self.state_dict()
         ones = np.ones(xs.shape[1], np.int64)
         t = direction.forward(kernels, self.cell, xs, h, c, Weights.of(parameters, ""), ones)

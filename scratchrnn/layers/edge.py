@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from scratchrnn import _memory
 from scratchrnn._typing import DType, FloatArray, IntArray
 from scratchrnn._validate import check_array, describe
 from scratchrnn.trace import State
@@ -17,10 +18,9 @@ StatePair = tuple[FloatArray | None, FloatArray | None]
 def view_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> tuple[FloatArray, bool]:
     """Return x as a time-major view (T, B, I) of the caller's array, and whether it had a batch axis."""
     check_array("x", x, dtype=dtype)
-    layout = "(batch, time, input_size)" if batch_first else "(time, batch, input_size)"
     if x.ndim not in (2, 3):
         raise ValueError(
-            f"x: expected shape {layout} or, without a batch, (time, input_size), "
+            f"x: expected shape {_layout(batch_first)} or, without a batch, (time, input_size), "
             f"with input_size={input_size}; got {x.shape}"
         )
     if x.shape[-1] != input_size:
@@ -28,14 +28,26 @@ def view_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> t
     batched = x.ndim == 3
     xs = time_major(x, batch_first=batch_first, batched=batched)
     if xs.shape[0] == 0:
-        raise ValueError(f"x: expected at least one time step; got shape {x.shape} for {layout}")
+        raise ValueError(f"x: expected at least one time step; got shape {x.shape} for {_layout(batch_first)}")
     return xs, batched
+
+
+def _layout(batch_first: bool) -> str:
+    return "(batch, time, input_size)" if batch_first else "(time, batch, input_size)"
+
+
+def readable(array: FloatArray) -> FloatArray:
+    """Return the array itself if kernels can read it as it is: plain, in C order, aligned; else a copy."""
+    # writeable too (`carray`), though nobody writes: a read-only array is another type to Numba, compiled for anew
+    return array if type(array) is np.ndarray and array.flags.carray else _memory.copy(array)
 
 
 def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool) -> IntArray:
     """Return lengths as (B,) int64, `steps` for all when absent."""
     if lengths is None:
-        return np.full(batch, steps, np.int64)
+        ns = np.empty(batch, np.int64)
+        ns.fill(steps)
+        return ns
     if not batched:
         raise ValueError("lengths: expected None for an input without a batch axis; give x[:length] instead")
     if not isinstance(lengths, (Sequence, np.ndarray)) or isinstance(lengths, (str, bytes)):
@@ -64,7 +76,7 @@ def enter_state(
     *,
     shapes: tuple[tuple[int, ...], ...],
     dtype: DType,
-    why: str,
+    why: str | Callable[[], str],
     partial: bool = False,
 ) -> tuple[FloatArray | None, ...]:
     """Check a state or the gradient of one, and return its arrays, one per entry of `shapes` (h, then c).
@@ -76,13 +88,14 @@ def enter_state(
     value : array, or (h, c) where `shapes` has two entries, or None
     shapes : tuple
         Expected shape of each array.
+    why : str or function that returns one
+        What the shapes follow from, for messages.
     partial : bool
         Whether one of the pair may be None.
     """
-    prefix = "d_" if name.startswith("d_") else ""
-    suffix = "n" if prefix else "0"
     if value is None:
         return (None,) * len(shapes)
+    prefix, suffix = ("d_", "n") if name.startswith("d_") else ("", "0")
     if len(shapes) == 1:
         return (check_array(f"{prefix}h_{suffix}", value, shape=shapes[0], dtype=dtype, why=why),)
     if not isinstance(value, (tuple, list)) or len(value) != 2:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from scratchrnn import _memory
 from scratchrnn._files import write_atomically
 from scratchrnn._typing import DType, FloatArray
 from scratchrnn._validate import check_array
@@ -32,6 +33,7 @@ class Module(ABC):
 
     parameters: dict[str, FloatArray]
     dtype: DType
+    _parameter_shapes: dict[str, tuple[int, ...]]
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -39,7 +41,17 @@ class Module(ABC):
 
     def _allocate(self, shapes: Mapping[str, tuple[int, ...]], dtype: DType) -> None:
         object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "_parameter_shapes", dict(shapes))
         object.__setattr__(self, "parameters", {name: np.zeros(shape, dtype) for name, shape in shapes.items()})
+
+    def _check_parameters(self) -> None:
+        """Raise unless every parameter is as it was allocated: the dict is open, and nothing in it is broadcast."""
+        parameters, dtype = self.parameters, self.dtype
+        for name, shape in self._parameter_shapes.items():
+            array = parameters[name]
+            # check_array's first question, asked here since the call takes longer than the answer
+            if not (type(array) is np.ndarray and array.dtype is dtype and array.shape == shape):
+                check_array(name, array, shape=shape, dtype=dtype)
 
     def __getattr__(self, name: str) -> Any:
         # reached only for names that are no ordinary attribute
@@ -65,7 +77,7 @@ class Module(ABC):
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Copies of all parameters, by name."""
-        return {name: array.copy() for name, array in self.parameters.items()}
+        return {name: _memory.copy(array) for name, array in self.parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, FloatArray]) -> None:
         """Copy parameters in; all of them or, if anything does not fit, none.
