@@ -28,7 +28,7 @@ from .gemm import (
     scratch,
 )
 from .jit import Call, Kernel, inner
-from .lengths import all_run, any_runs, next_run
+from .lengths import all_run, any_runs, ends_early, next_run
 from .machine import UNIT
 from .plan import workers
 
@@ -208,7 +208,7 @@ def preactivations(
 ) -> None:
     """Equation (1) for all steps at once, given every h: the same sums in the same order as in the time loop."""
     (steps, batch, inputs), (rows, size), dtype = x.shape, weight_hh.shape, x.dtype
-    if (lengths < steps).any():
+    if ends_early(lengths, steps):
         a[...] = 0
     lanes, block = UNIT.lanes(x.itemsize), block_steps(batch)
     weights = Packing(weight_ih, weight_hh, 1, 0, rows).now()

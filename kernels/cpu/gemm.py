@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .jit import OPTIONS, inner
 from .machine import UNIT
-from .simd import copy, pointer, register_tile
+from .simd import copy, pointer, register_tile, transpose
 
 Array = NDArray[np.floating[Any]]
 
@@ -27,15 +27,15 @@ STRIP = 16  # rows that are packed together: their lines fit the first cache
 ROWS, VECTORS = UNIT.rows, UNIT.vectors
 
 
-def packed_size(n: int, k: int, dtype: Any) -> int:
+def packed_size(n: int, k: int, dtype: np.dtype[Any]) -> int:
     """Numbers that k rows of n columns take when packed: whole registers."""
-    lanes = UNIT.lanes(np.dtype(dtype).itemsize)
+    lanes = UNIT.lanes(dtype.itemsize)
     return -(-n // lanes) * lanes * k
 
 
-def scratch(dtype: Any) -> Array:
+def scratch(dtype: np.dtype[Any]) -> Array:
     """Room for one register tile: where a panel's columns are not all real, the tile is computed here."""
-    return np.empty(ROWS * VECTORS * UNIT.lanes(np.dtype(dtype).itemsize), dtype)
+    return np.empty(ROWS * VECTORS * UNIT.bits // (8 * dtype.itemsize), dtype)
 
 
 @inner
@@ -47,18 +47,20 @@ def pack_rows(w, at, stride, per, skip, n, k, lanes, out):
     o = 0
     for p in range(0, n, VECTORS * lanes):
         width = min(VECTORS, (n - p + lanes - 1) // lanes) * lanes
-        for i_0 in range(0, k, lanes):  # short blocks of i: what is written stays in the first cache
-            count = min(lanes, k - i_0)
-            to = out[o + i_0 * width : o + (i_0 + count) * width]
-            for j in range(width):
+        for j_0 in range(0, width, lanes):
+            column = p + j_0
+            begin = at + column % per * stride + column // per * skip
+            in_squares = k // lanes * lanes if column % per + lanes <= per and column + lanes <= n else 0
+            for i_0 in range(0, in_squares, lanes):
+                transpose(pointer(out, o + i_0 * width + j_0), width, pointer(w, begin + i_0), stride)
+            for j in range(j_0, j_0 + lanes):
                 if p + j < n:
-                    start = at + (p + j) % per * stride + (p + j) // per * skip + i_0
-                    row = w[start : start + count]
-                    for i in range(count):
-                        to[i * width + j] = row[i]
+                    start = at + (p + j) % per * stride + (p + j) // per * skip
+                    for i in range(in_squares, k):
+                        out[o + i * width + j] = w[start + i]
                 else:
-                    for i in range(count):
-                        to[i * width + j] = 0
+                    for i in range(k):
+                        out[o + i * width + j] = 0
         o += k * width
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from .jit import inner
+
+
+def ends_early(lengths: NDArray[np.integer[Any]], steps: int) -> bool:
+    """Whether some sequence ends before `steps`."""
+    return bool(lengths.size) and int(lengths.min()) < steps
 
 
 @inner

@@ -19,6 +19,7 @@ from .affine import Packing, preactivations
 from .barrier import Meeting
 from .gemm import ROWS, packed_size, scratch
 from .jit import Call
+from .lengths import ends_early
 from .lstm_loops import activate_rows, backward_part, forward_part, projection_gradient
 from .machine import UNIT
 from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
@@ -47,10 +48,11 @@ def infer(
     """The whole sequence, keeping only the output and the final state."""
     h, c = np.empty((2, *h_0.shape), x.dtype), np.empty((2, *c_0.shape), x.dtype)
     h[0], c[0] = h_0, c_0
-    if (lengths < len(x)).any():
+    ragged = ends_early(lengths, len(x))
+    if ragged:
         output[...] = 0
     _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, lengths, h, c, np.empty(0, x.dtype), output)
-    ends = (lengths % 2, np.arange(len(lengths)))
+    ends: Any = (lengths % 2, np.arange(len(lengths))) if ragged else len(x) % 2
     h_n[...], c_n[...] = h[ends], c[ends]
 
 
@@ -69,7 +71,7 @@ def forward(
     """The whole sequence, keeping every state, and every gate if there is room for them."""
     nothing = np.empty(0, x.dtype)
     gates = nothing if gates is None else gates
-    if (lengths < len(x)).any():
+    if ends_early(lengths, len(x)):
         for array in (h[1:], c[1:], gates):
             array[...] = 0
     _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, lengths, h, c, gates, nothing)
@@ -122,7 +124,7 @@ def activate(
 ) -> None:
     """Equation (2) again, bit for bit what forward had; zero beyond a sequence's end."""
     steps, batch, rows = a.shape
-    if (lengths < steps).any():
+    if ends_early(lengths, steps):
         gates[...] = 0
     fixed = (a.reshape(-1), gates.reshape(-1), rows // GATES, batch, lengths)
     kernel = activate_rows.ready(a.dtype, *fixed, 0, 0)
@@ -151,7 +153,7 @@ def backward(
     """Backward through time: the gradient of every state, pre-activation, input and parameter."""
     (steps, batch, inputs), hidden, size, dtype = x.shape, c.shape[2], h.shape[2], x.dtype
     lanes, nothing = UNIT.lanes(x.itemsize), np.empty(0, dtype)
-    if (lengths < steps).any():
+    if ends_early(lengths, steps):
         da[...] = 0
     step_work = batch * GATES * hidden * (inputs + size)
     busy = workers(steps * step_work)

@@ -44,7 +44,7 @@ def ranges_of_samples(batch: int, hidden: int, busy: int) -> list[Part]:
 
 def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: int) -> list[Part]:
     """Hidden units over threads, if samples are few and a step is long enough to meet after it; else none."""
-    if batch >= FEW_SAMPLES * busy or step_work < LEAST_STEP * busy:
+    if busy == 1 or batch >= FEW_SAMPLES * busy or step_work < LEAST_STEP * busy:
         return []
     parts = [Part(0, batch, first, last - first) for first, last in threads.split(hidden, busy, lanes)]
     return parts if len(parts) > 1 else []

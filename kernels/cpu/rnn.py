@@ -18,6 +18,7 @@ from .affine import Packing, preactivations
 from .barrier import Meeting
 from .gemm import scratch
 from .jit import Call
+from .lengths import ends_early
 from .machine import UNIT
 from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
 from .rnn_loops import backward_part, forward_part
@@ -43,10 +44,11 @@ def infer(
     """The whole sequence, keeping only the output and the final state."""
     h = np.empty((2, *h_0.shape), x.dtype)
     h[0] = h_0
-    if (lengths < len(x)).any():
+    ragged = ends_early(lengths, len(x))
+    if ragged:
         output[...] = 0
     _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, h, output)
-    h_n[...] = h[lengths % 2, np.arange(len(lengths))]
+    h_n[...] = h[lengths % 2, np.arange(len(lengths))] if ragged else h[len(x) % 2]
 
 
 def forward(
@@ -60,7 +62,7 @@ def forward(
     h: Array,  # (T+1, B, H) slot 0 in: the initial state; slots 1..T out
 ) -> None:
     """The whole sequence, keeping every state."""
-    if (lengths < len(x)).any():
+    if ends_early(lengths, len(x)):
         h[1:] = 0
     _forward(x, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity, lengths, h, np.empty(0, x.dtype))
 
@@ -118,7 +120,7 @@ def backward(
     """Backward through time: the gradient of every state, pre-activation, input and parameter."""
     (steps, batch, inputs), hidden, dtype = x.shape, h.shape[2], x.dtype
     lanes = UNIT.lanes(x.itemsize)
-    if (lengths < steps).any():
+    if ends_early(lengths, steps):
         da[...] = 0
     step_work = batch * hidden * (inputs + hidden)
     busy = workers(steps * step_work)

@@ -105,6 +105,44 @@ def copy(typingctx: Any, count: Any, to: Any, source: Any) -> Any:
     return types.void(count, to, source), codegen
 
 
+@intrinsic
+def transpose(typingctx: Any, to: Any, to_row: Any, source: Any, source_row: Any) -> Any:
+    """to[j, i] = source[i, j] for a square of as many numbers as a register has lanes, in registers.
+
+    Swap the two off-diagonal halves of the square, then those of its four quarters, and so on down to single numbers.
+    """
+    real = to.dtype
+    lanes = UNIT.lanes(real.bitwidth // 8)
+    vector = ir.VectorType(LLVM[real], lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, to_row, source, source_row = args
+
+        def address(base: Any, row: Any, i: int) -> Any:
+            return builder.bitcast(builder.gep(base, [builder.mul(ir.Constant(I64, i), row)]), vector.as_pointer())
+
+        def mixed(a: Any, b: Any, places: list[int]) -> Any:
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, lanes), places))
+
+        rows = [builder.load(address(source, source_row, i)) for i in range(lanes)]
+        for row in rows:
+            row.align = real.bitwidth // 8
+        half = lanes // 2
+        while half:
+            for i in range(lanes):
+                if not i & half:
+                    a, b = rows[i], rows[i + half]
+                    rows[i] = mixed(a, b, [lanes + j - half if j & half else j for j in range(lanes)])
+                    rows[i + half] = mixed(a, b, [lanes + j if j & half else j + half for j in range(lanes)])
+            half //= 2
+        for i, row in enumerate(rows):
+            builder.store(row, address(to, to_row, i)).align = real.bitwidth // 8
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(to, n, source, n), codegen
+
+
 @intrinsic(prefer_literal=True)
 def register_tile(
     typingctx: Any, rows: Any, vectors: Any, c: Any, c_row: Any, a: Any, a_row: Any, a_column: Any, b: Any, count: Any

@@ -72,6 +72,8 @@ if hasattr(os, "register_at_fork"):
 
 def split(count: int, parts: int, multiple: int = 1) -> list[tuple[int, int]]:
     """Cut 0..count into at most `parts` neighbouring ranges of nearly equal size, whole multiples but the last."""
+    if parts == 1 and count:
+        return [(0, count)]
     units = -(-count // multiple)
     parts = max(1, min(parts, units))
     cuts = [min(count, multiple * (units * p // parts)) for p in range(parts + 1)]
@@ -100,7 +102,10 @@ def _submit(
 
 def run(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
     """Call task(*call) for every call, side by side, the last one in the caller's thread."""
-    others = _submit(task, calls[:-1]) if len(calls) > 1 else []
+    if len(calls) == 1:
+        task(*calls[0])
+        return
+    others = _submit(task, calls[:-1])
     try:
         for call in calls[len(others) :]:
             task(*call)
