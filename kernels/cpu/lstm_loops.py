@@ -26,9 +26,9 @@ def step_infer(a, c_prev, c, m):
     n = c.size
     a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
     for j in range(n):
-        c_j = sigmoid(a_f[j]) * c_prev[j] + sigmoid(a_i[j]) * tanh(a_g[j])
-        c[j] = c_j
-        m[j] = sigmoid(a_o[j]) * tanh(c_j)
+        c[j] = sigmoid(a_f[j]) * c_prev[j] + sigmoid(a_i[j]) * tanh(a_g[j])  # (2), (3)
+    for j in range(n):  # a loop of its own: nothing in it waits for the line above
+        m[j] = sigmoid(a_o[j]) * tanh(c[j])  # (4)
 
 
 @inner
@@ -40,9 +40,10 @@ def step_forward(a, gates, hidden, c_prev, c, m):
     g, o = gates[2 * hidden : 2 * hidden + n], gates[3 * hidden : 3 * hidden + n]
     for j in range(n):
         i_j, f_j, g_j, o_j = sigmoid(a_i[j]), sigmoid(a_f[j]), tanh(a_g[j]), sigmoid(a_o[j])  # (2)
-        c_j = f_j * c_prev[j] + i_j * g_j  # (3)
-        i[j], f[j], g[j], o[j], c[j] = i_j, f_j, g_j, o_j, c_j
-        m[j] = o_j * tanh(c_j)  # (4)
+        i[j], f[j], g[j], o[j] = i_j, f_j, g_j, o_j
+        c[j] = f_j * c_prev[j] + i_j * g_j  # (3)
+    for j in range(n):  # a loop of its own: nothing in it waits for the lines above
+        m[j] = o[j] * tanh(c[j])  # (4)
 
 
 @inner
@@ -53,14 +54,16 @@ def step_backward(dm, dc, gates, hidden, c_prev, c, da, dc_prev):
     g, o = gates[2 * hidden : 2 * hidden + n], gates[3 * hidden : 3 * hidden + n]
     da_i, da_f = da[:n], da[hidden : hidden + n]
     da_g, da_o = da[2 * hidden : 2 * hidden + n], da[3 * hidden : 3 * hidden + n]
+    one = c.dtype.type(1)  # an integer's 1 would turn float32 into float64
     for j in range(n):
         tanh_c = tanh(c[j])
-        dc_j = dc[j] + dm[j] * o[j] * (1 - tanh_c * tanh_c)  # undoes (4), in c
-        dc[j] = dc_j
-        da_o[j] = dm[j] * tanh_c * o[j] * (1 - o[j])  # undoes (4) and (2), in o
-        da_i[j] = dc_j * g[j] * i[j] * (1 - i[j])  # undoes (3) and (2), in i
-        da_f[j] = dc_j * c_prev[j] * f[j] * (1 - f[j])  # in f
-        da_g[j] = dc_j * i[j] * (1 - g[j] * g[j])  # in g
+        dc[j] += dm[j] * o[j] * (one - tanh_c * tanh_c)  # undoes (4), in c
+        da_o[j] = dm[j] * tanh_c * o[j] * (one - o[j])  # undoes (4) and (2), in o
+    for j in range(n):  # two loops: fewer arrays in each, so fewer checks for an overlap before it
+        dc_j = dc[j]
+        da_i[j] = dc_j * g[j] * i[j] * (one - i[j])  # undoes (3) and (2), in i
+        da_f[j] = dc_j * c_prev[j] * f[j] * (one - f[j])  # in f
+        da_g[j] = dc_j * i[j] * (one - g[j] * g[j])  # in g
         dc_prev[j] += dc_j * f[j]  # undoes (3), in c_prev
 
 

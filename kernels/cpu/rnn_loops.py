@@ -21,8 +21,9 @@ from .lengths import next_run
 def step_forward(a, h, relu):
     """Equation (2) of one row."""
     if relu:
+        zero = h.dtype.type(0)  # an integer's 0 would turn float32 into float64
         for j in range(h.size):
-            h[j] = a[j] if not a[j] < 0 else 0  # a nan stays
+            h[j] = a[j] if not a[j] < zero else zero  # a nan stays
     else:
         for j in range(h.size):
             h[j] = tanh(a[j])
@@ -31,12 +32,13 @@ def step_forward(a, h, relu):
 @inner
 def step_backward(dh, h, da, relu):
     """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²."""
+    zero, one = h.dtype.type(0), h.dtype.type(1)
     if relu:
         for j in range(h.size):
-            da[j] = 0 if h[j] <= 0 else dh[j]
+            da[j] = zero if h[j] <= zero else dh[j]
     else:
         for j in range(h.size):
-            da[j] = dh[j] * (1 - h[j] * h[j])
+            da[j] = dh[j] * (one - h[j] * h[j])
 
 
 @Kernel

@@ -15,9 +15,9 @@ from numba.extending import intrinsic
 from .machine import UNIT
 
 LLVM = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
-INT = {types.float32: (types.int32, ir.IntType(32)), types.float64: (types.int64, ir.IntType(64))}
 I64 = ir.IntType(64)
 I32 = ir.IntType(32)
+INT = {types.float32: I32, types.float64: I64}
 
 
 @intrinsic
@@ -53,18 +53,6 @@ def choose(typingctx: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def round_to_int(typingctx: Any, x: Any) -> Any:
-    """Nearest integer, ties to even, as a float."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        real = LLVM[signature.return_type]
-        name = f"llvm.rint.f{signature.return_type.bitwidth}"
-        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(real, [real]), name), args)
-
-    return x(x), codegen
-
-
-@intrinsic
 def copy_sign(typingctx: Any, magnitude: Any, sign: Any) -> Any:
     """|magnitude| with the sign of `sign`, of -0 too."""
 
@@ -78,16 +66,34 @@ def copy_sign(typingctx: Any, magnitude: Any, sign: Any) -> Any:
 
 
 @intrinsic
-def power_of_two(typingctx: Any, n: Any) -> Any:
-    """2ⁿ for an integer n held in a float, n in the range of normal exponents: the exponent bits, written."""
-    bias, shift = {32: (127, 23), 64: (1023, 52)}[n.bitwidth]
+def low_bits_to_exponent(typingctx: Any, x: Any) -> Any:
+    """The float whose sign and exponent are the lowest bits of x, and whose fraction is zero."""
+    places = {32: 23, 64: 52}[x.bitwidth]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        integer = INT[signature.return_type][1]
-        bits = builder.add(builder.fptosi(args[0], integer), ir.Constant(integer, bias))
-        return builder.bitcast(builder.shl(bits, ir.Constant(integer, shift)), LLVM[signature.return_type])
+        integer = INT[signature.return_type]
+        bits = builder.shl(builder.bitcast(args[0], integer), ir.Constant(integer, places))
+        return builder.bitcast(bits, LLVM[signature.return_type])
 
-    return n(n), codegen
+    return x(x), codegen
+
+
+def polynomial(coefficients: tuple[float, ...]) -> Any:
+    """Make (x, x²) -> c0 + c1 x + c2 x² + ...: pairs c0 + c1 x and Horner's rule in x², a chain half as long."""
+
+    @intrinsic
+    def value(typingctx: Any, x: Any, square: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            c = [ir.Constant(LLVM[signature.return_type], number) for number in coefficients]
+            pairs = [builder.fma(c[k + 1], args[0], c[k]) if k + 1 < len(c) else c[k] for k in range(0, len(c), 2)]
+            total = pairs.pop()
+            while pairs:
+                total = builder.fma(total, args[1], pairs.pop())
+            return total
+
+        return x(x, x), codegen
+
+    return value
 
 
 @intrinsic(prefer_literal=True)
