@@ -62,15 +62,16 @@ def forward_part(
             while b_0 < last:
                 at, n = ((t - start) * samples + b_0 - first) * units, (prev + b_0) * hidden
                 product(work, at, units, h, n, hidden, p_hh, units, hidden, lanes, b_1 - b_0, edge)  # (1)
-                for b in range(b_0, b_1):
-                    a = work[at + (b - b_0) * units : at + (b - b_0 + 1) * units]
+                together = b_1 - b_0 if units == hidden else 1  # rows that lie side by side
+                for b in range(b_0, b_1, together):
+                    a = work[at + (b - b_0) * units : at + (b - b_0 + together) * units]
                     n = (new + b) * hidden + unit
-                    h_b = h[n : n + units]
+                    h_b = h[n : n + together * units]
                     step_forward(a, h_b, relu)  # (2)
                     if output.size:
                         n = (t * batch + b) * hidden + unit
-                        to = output[n : n + units]
-                        for j in range(units):
+                        to = output[n : n + together * units]
+                        for j in range(to.size):
                             to[j] = h_b[j]
                 b_0, b_1 = next_run(lengths, t, b_1, last)
             if parties > 1 and not meet(threads, (t + 2) * parties):
@@ -87,9 +88,11 @@ def backward_part(
     for t in range(steps - 1, -1, -1):
         b_0, b_1 = next_run(lengths, t, first, last)
         while b_0 < last:
-            for b in range(b_0, b_1):
+            together = b_1 - b_0 if units == hidden else 1  # rows that lie side by side
+            size = together * units
+            for b in range(b_0, b_1, together):
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
-                step_backward(dh[new : new + units], h[new : new + units], da[n : n + units], relu)  # undoes (2)
+                step_backward(dh[new : new + size], h[new : new + size], da[n : n + size], relu)  # undoes (2)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(threads, (steps - t + 1) * parties):
             return
