@@ -11,8 +11,8 @@ block serves its own size only. Idle blocks hold at most `LIMIT` bytes, and neve
 the last one to two `WINDOW`s of arrays; beyond that the ones idle longest are freed.
 
 There is no lock, since a loan can end anywhere: in another thread, in the garbage collector in the middle of a function
-here, in a forked child, at exit. Every change is one append or pop of a list, which are atomic; totals are sums over
-those lists, so that nothing can drift apart. At worst a total is briefly off by a block in flight.
+here, in a forked child, at exit. Who has a block is decided by one append or pop of a list, which are atomic. The two
+running totals decide only what is freed; `+=` may lose an update of theirs, so they are counted anew in each window.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class _Pool:
         self.poisoned = False
         self._sizes: dict[int, _Size] = {}
         self._loans, self._returns = count(), count()
+        self._idle = self._lent = 0  # bytes
         self._peak = self._last_peak = 0  # bytes lent at once, in this window and in the one before
 
     def lend(self, shape: tuple[int, ...], dtype: DType, size: int, zeroed: bool) -> FloatArray:
@@ -89,12 +90,17 @@ class _Pool:
         try:
             try:
                 block, fresh = blocks.idle.pop(), False
+                self._idle -= size
             except IndexError:
                 block, fresh = self._allocate(size, zeroed), True
         except BaseException:
             blocks.lent.pop()
             raise
-        self._note_peak()
+        self._lent += size
+        if next(self._loans) % self.window == 0:
+            self._begin_window()
+        if self._lent > self._peak:
+            self._peak = self._lent
         array = np.asarray(_Loan(self, block, shape, dtype.str))
         if zeroed and not fresh:
             array.fill(0)
@@ -107,15 +113,15 @@ class _Pool:
             self.release()
             return _Block(size, zeroed)
 
-    def _note_peak(self) -> None:
-        if next(self._loans) % self.window == 0:
-            self._last_peak, self._peak = self._peak, 0
-        self._peak = max(self._peak, self.lent_bytes())
+    def _begin_window(self) -> None:
+        self._last_peak, self._peak = self._peak, 0
+        self._idle, self._lent = self.idle_bytes(), self.lent_bytes()
 
     def take_back(self, block: _Block) -> None:
         """Keep a block whose loan has ended, or free it, and others idle for longer, to stay within the limit."""
         blocks = self._sizes[block.size]
         blocks.lent.pop()
+        self._lent -= block.size
         allowed = min(self.limit, max(self._peak, self._last_peak))
         if block.size > allowed:
             return
@@ -123,16 +129,16 @@ class _Pool:
             block.memory.fill(255)  # a NaN in every float dtype: shows in whatever still reads here
         block.since = next(self._returns)
         blocks.idle.append(block)
-        while self.idle_bytes() > allowed and self._free_oldest():
-            pass
+        self._idle += block.size
+        while self._idle > allowed:
+            self._free_oldest()
 
-    def _free_oldest(self) -> bool:
+    def _free_oldest(self) -> None:
         # slices, since another thread may empty a list between two steps
         candidates = [(block.since, blocks.size) for blocks in self._all() for block in blocks.idle[:1]]
-        if not candidates:
-            return False
-        del self._sizes[min(candidates)[1]].idle[:1]
-        return True
+        if candidates:
+            del self._sizes[min(candidates)[1]].idle[:1]
+        self._idle = self.idle_bytes()
 
     def _all(self) -> list[_Size]:
         return list(self._sizes.values())  # one step: no thread can add a size in the middle
@@ -155,6 +161,7 @@ class _Pool:
         """Free all idle blocks."""
         for blocks in self._all():
             blocks.idle.clear()
+        self._idle = self.idle_bytes()
 
 
 _pool = _Pool()

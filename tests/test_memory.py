@@ -217,6 +217,19 @@ def test_no_more_is_idle_than_was_lent_at_once(pool: Any) -> None:
     assert pool.idle_bytes() == 8 * LEAST
 
 
+def test_totals_are_counted_anew(pool: Any) -> None:
+    """An update that two threads lost between them does not last."""
+    pool.window = 10
+    kept = lend(pool, LEAST)
+    pool._idle, pool._lent = 7 * LEAST, -3 * LEAST
+    for _ in range(10):
+        array = lend(pool, 2 * LEAST)
+        del array
+    assert pool._idle == pool.idle_bytes() == 2 * LEAST
+    assert pool._lent == pool.lent_bytes() == LEAST
+    assert kept.shape == (LEAST // 4,)
+
+
 def test_what_was_lent_long_ago_no_longer_counts(pool: Any) -> None:
     pool.window = 10
     arrays = [lend(pool, LEAST) for _ in range(6)]

@@ -64,7 +64,8 @@ class Arrays(RuleBasedStateMachine):
         for array, number in self.live:
             assert (array == number).all()
         lent = {id(a.base._block): a.base._block.size for a, _ in map(root, self.live) if a.base is not None}
-        assert self.pool.lent_bytes() == sum(lent.values())
+        assert self.pool.lent_bytes() == self.pool._lent == sum(lent.values())
+        assert self.pool.idle_bytes() == self.pool._idle
         assert self.pool.idle_bytes() <= 12 * LEAST
 
     def teardown(self) -> None:
@@ -107,6 +108,30 @@ def churn(pool: Any, seed: int, rounds: int, wrong: list[str]) -> None:
             if not (view == expected).all():
                 wrong.append(f"expected {expected}; got {np.unique(view)}")
     live.clear()
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_sizes_that_appear_while_another_thread_counts() -> None:
+    """Sums walk over all sizes; each thread here brings new ones all the time."""
+    pool = _memory._Pool(limit=4 * LEAST, window=2)
+    failed: list[BaseException] = []
+
+    def run(first: int) -> None:
+        try:
+            for k in range(300):
+                size = LEAST + 64 * (4 * k + first)
+                array = pool.lend((16,), F4, size, False)
+                pool.lent_bytes()
+                del array
+        except RuntimeError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 @pytest.mark.usefixtures("hasty_threads")

@@ -32,7 +32,7 @@ CACHES = ["__pycache__", "*.nbi", "*.nbc"]
 
 # A module imports from its own level and from those above it in this table, never from one below.
 LEVELS = [
-    {"_files", "_fma", "_mt19937", "_torch_normal", "_typing", "_validate", "init", "rng"},
+    {"_files", "_fma", "_memory", "_mt19937", "_torch_normal", "_typing", "_validate", "init", "rng"},
     {"backends"},
     {"layers", "trace"},
     {"bptt", "checkpoint", "data", "interop", "losses", "models", "optim", "regularizers", "toy", "train"},
