@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from scratchrnn import backends
+from scratchrnn import _memory, backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_positive_int, describe
 from scratchrnn.backends import Kernels
@@ -137,7 +137,7 @@ def checkpointed(
     for n, strand in enumerate(strands):
         strand.d_h_n = None if d_h_n is None else d_h_n[n]
         strand.d_c_n = None if d_c_n is None else d_c_n[n]
-    dx = np.empty(xs.shape, layer.dtype)
+    dx = _memory.empty(xs.shape, layer.dtype)
     run = _Run(backends.load(layer.backend), layer.cell, xs, ns, strands, dx)
 
     starts: list[States] = [[(h_0[n], None if c_0 is None else c_0[n]) for n in range(layer.num_layers)]]
@@ -202,7 +202,7 @@ class _Run:
 
     def read(self, part: slice) -> FloatArray:
         """One segment of x, zero on padding: a copy."""
-        x = np.array(self.x[part], order="C")
+        x = _memory.copy(self.x[part])
         zero_padding(x, direction.lengths_in(self.lengths, part))
         return x
 
@@ -211,7 +211,8 @@ class _Run:
         """From the states at a segment's start to those at its end; a sequence that has ended keeps its own."""
         below, ns, after = self.read(part), direction.lengths_in(self.lengths, part), []
         for strand, (h, c) in zip(self.strands, states, strict=True):
-            below, h_n, c_n = direction.infer(self.kernels, self.cell, below, h, c, strand.w, ns)
+            h_n, c_n = np.empty_like(h), (None if c is None else np.empty_like(c))
+            below = direction.infer(self.kernels, self.cell, below, h, c, strand.w, ns, h_n, c_n)
             after.append((h_n, c_n))
         return after
 
@@ -249,8 +250,8 @@ class _Run:
             dh[0] = before.dh[-1]
             if dc is not None and before.dc is not None:
                 dc[0] = before.dc[-1]
-        da = np.empty((part.stop - part.start, len(self.lengths), strand.w.weight_ih.shape[0]), dh.dtype)
-        dx = np.empty_like(trace.input) if n else self.dx[part]
+        da = _memory.empty((part.stop - part.start, len(self.lengths), strand.w.weight_ih.shape[0]), dh.dtype)
+        dx = _memory.empty(trace.input.shape, trace.input.dtype) if n else self.dx[part]
         direction.backward_kernel(
             self.kernels, self.cell, strand.w, trace.input, trace.lengths, trace.h, trace._c, trace._gates, dh, dc, da,
             dx, strand.dw,

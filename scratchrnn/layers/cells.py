@@ -105,7 +105,8 @@ class RecurrentCell(Module):
         xs, h, c, batched = self._enter(x, state, keep=False)
         w = Weights.of(self.parameters, "")
         ones = np.ones(xs.shape[1], np.int64)
-        _, h_n, c_n = direction.infer(backends.load(self.backend), self.cell, xs, h, c, w, ones)
+        h_n, c_n = np.empty_like(h), (None if c is None else np.empty_like(c))
+        direction.infer(backends.load(self.backend), self.cell, xs, h, c, w, ones, h_n, c_n)
         return self._leave_state(h_n, c_n, batched)
 
     @np.errstate(all="ignore")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchrnn import backends
+from scratchrnn import _memory, backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.backends import Kernels
 from scratchrnn.trace import LayerGradients, LayerTrace, reverse_time, zero_padding
@@ -46,8 +46,7 @@ class Cell:
         return self.kind == "lstm"
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
+class Weights(NamedTuple):
     """The parameters of one direction of one layer, as kernels take them."""
 
     weight_ih: FloatArray  # (G·H, I)
@@ -59,25 +58,15 @@ class Weights:
     @classmethod
     def of(cls, parameters: Mapping[str, FloatArray], suffix: str) -> Weights:
         """Pick the parameters whose names end in `suffix`."""
-        weight_ih = parameters[f"weight_ih{suffix}"]
-        zeros = np.zeros(weight_ih.shape[0], weight_ih.dtype) if f"bias_ih{suffix}" not in parameters else None
-        return cls(
-            weight_ih,
-            parameters[f"weight_hh{suffix}"],
-            parameters[f"bias_ih{suffix}"] if zeros is None else zeros,
-            parameters[f"bias_hh{suffix}"] if zeros is None else zeros,
-            parameters.get(f"weight_hr{suffix}"),
-        )
+        weight_ih, weight_hh = parameters["weight_ih" + suffix], parameters["weight_hh" + suffix]
+        bias_ih, bias_hh = parameters.get("bias_ih" + suffix), parameters.get("bias_hh" + suffix)
+        if bias_ih is None or bias_hh is None:
+            bias_ih = bias_hh = np.zeros(weight_ih.shape[0], weight_ih.dtype)
+        return cls(weight_ih, weight_hh, bias_ih, bias_hh, parameters.get("weight_hr" + suffix))
 
     def zeros(self) -> Weights:
         """Zeros of these shapes: where gradients are summed."""
-        return Weights(
-            np.zeros_like(self.weight_ih),
-            np.zeros_like(self.weight_hh),
-            np.zeros_like(self.bias_ih),
-            np.zeros_like(self.bias_hh),
-            None if self.weight_hr is None else np.zeros_like(self.weight_hr),
-        )
+        return Weights._make(None if w is None else _memory.zeros(w.shape, w.dtype) for w in self)
 
 
 def segments(steps: int, batch: int, every: int | None = None) -> list[slice]:
@@ -115,7 +104,7 @@ class Recompute:
     def gates(self, trace: LayerTrace) -> FloatArray:
         """Activated gates (T, B, 4H)."""
         steps, batch, _ = trace.input.shape
-        gates = np.empty((steps, batch, self.weights.weight_ih.shape[0]), trace.h.dtype)
+        gates = _memory.empty((steps, batch, self.weights.weight_ih.shape[0]), trace.h.dtype)
         read = _read(trace)
         for part in segments(steps, batch):
             self.gates_in(part, trace, read, gates[part])
@@ -128,7 +117,7 @@ class Recompute:
 
     def _a(self, trace: LayerTrace, read: FloatArray, part: slice) -> FloatArray:
         w, kernels = self.weights, backends.load(self.backend)
-        a = np.empty((part.stop - part.start, read.shape[1], w.weight_ih.shape[0]), read.dtype)
+        a = _memory.empty((part.stop - part.start, read.shape[1], w.weight_ih.shape[0]), read.dtype)
         (kernels.lstm if self.cell.has_c else kernels.rnn).preactivations(
             read[part], w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, lengths_in(trace.lengths, part),
             trace.h[slots(part)], a,
@@ -149,20 +138,20 @@ def infer(
     c_0: FloatArray | None,  # (B, H) of an LSTM
     w: Weights,
     lengths: IntArray,  # (B,)
-) -> tuple[FloatArray, FloatArray, FloatArray | None]:  # output (T, B, P), h_n (B, P), c_n (B, H)
+    h_n: FloatArray,  # (B, P) out
+    c_n: FloatArray | None,  # (B, H) out, of an LSTM
+) -> FloatArray:  # (T, B, P)
     """Output and final state, nothing kept."""
-    output = np.empty((x.shape[0], *h_0.shape), x.dtype)
-    h_n = np.empty(h_0.shape, x.dtype)
+    output = _memory.empty((x.shape[0], *h_0.shape), x.dtype)
     if c_0 is None:
         kernels.rnn.infer(
             x, h_0, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, cell.nonlinearity, lengths, output, h_n
         )
-        return output, h_n, None
-    c_n = np.empty(c_0.shape, x.dtype)
+        return output
     kernels.lstm.infer(
         x, h_0, c_0, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, w.weight_hr, lengths, output, h_n, c_n
     )
-    return output, h_n, c_n
+    return output
 
 
 def forward(
@@ -181,14 +170,14 @@ def forward(
     steps, batch, _ = x.shape
     read = reverse_time(x, lengths) if reverse else x
     again = Recompute(kernels.name, cell, w)
-    h = np.empty((steps + 1, *h_0.shape), x.dtype)
+    h = _memory.empty((steps + 1, *h_0.shape), x.dtype)
     h[0] = h_0
     if c_0 is None:
         kernels.rnn.forward(read, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, cell.nonlinearity, lengths, h)
         return LayerTrace(h, x, lengths, reverse, minimal, None, None, again)
-    c = np.empty((steps + 1, *c_0.shape), x.dtype)
+    c = _memory.empty((steps + 1, *c_0.shape), x.dtype)
     c[0] = c_0
-    gates = None if minimal else np.empty((steps, batch, w.weight_ih.shape[0]), x.dtype)
+    gates = None if minimal else _memory.empty((steps, batch, w.weight_ih.shape[0]), x.dtype)
     kernels.lstm.forward(read, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, w.weight_hr, lengths, h, c, gates)
     return LayerTrace(h, x, lengths, reverse, minimal, c, gates, again)
 
@@ -207,10 +196,10 @@ def backward(
     if d_output is not None and trace.reverse:
         d_output = reverse_time(d_output, lengths)
     dh, dc = cotangents(trace, d_output, d_h_n, d_c_n, lengths)
-    dx, dw = np.empty_like(trace.input), w.zeros()
+    dx, dw = _memory.empty(trace.input.shape, trace.input.dtype), w.zeros()
     parts = segments(steps, batch) if trace.minimal else [slice(0, steps)]
-    da = np.empty((parts[0].stop, batch, w.weight_ih.shape[0]), dh.dtype)  # of the longest segment
-    gates = np.empty_like(da) if cell.has_c and trace.minimal else trace._gates
+    da = _memory.empty((parts[0].stop, batch, w.weight_ih.shape[0]), dh.dtype)  # of the longest segment
+    gates = _memory.empty(da.shape, da.dtype) if cell.has_c and trace.minimal else trace._gates
     for part in reversed(parts):
         count = part.stop - part.start
         gates_in = None if gates is None else gates[:count]
@@ -237,7 +226,7 @@ def cotangents(
     ending = np.flatnonzero((lengths > 0) & (lengths <= steps))
     ends = (lengths[ending], ending)
 
-    dh = np.empty_like(trace.h)
+    dh = _memory.empty(trace.h.shape, trace.h.dtype)
     dh[0] = 0
     dh[1:] = 0 if d_output is None else d_output
     zero_padding(dh[1:], trace.lengths)  # the output there is constantly zero
@@ -245,7 +234,7 @@ def cotangents(
         dh[ends] += d_h_n[ending]
     if trace._c is None:
         return dh, None
-    dc = np.zeros_like(trace._c)
+    dc = _memory.zeros(trace._c.shape, trace._c.dtype)
     if d_c_n is not None:
         dc[ends] += d_c_n[ending]
     return dh, dc

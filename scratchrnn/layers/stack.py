@@ -6,14 +6,13 @@ backward:         the same walk in reverse, each step undoing the one that it na
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchrnn import backends
+from scratchrnn import _memory, backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import (
     check_array,
@@ -79,6 +78,7 @@ class Recurrent(Module):
             )
         self.backend = backends.check_backend(backend)
         self.rng = check_rng("rng", rng)
+        self._keys = [(n, d) for n in range(self.num_layers) for d in DIRECTIONS[: self.num_directions]]
         self._allocate(self._shapes(), check_dtype("dtype", dtype))
         torch_default_(self.parameters, self.hidden_size, self.rng)
 
@@ -92,10 +92,6 @@ class Recurrent(Module):
         """Size of h, in one direction: proj_size if there is a projection, else hidden_size."""
         return self.proj_size or self.hidden_size
 
-    def _keys(self) -> list[Key]:
-        """(layer, direction) in torch's order of parameters and states."""
-        return [(n, d) for n in range(self.num_layers) for d in DIRECTIONS[: self.num_directions]]
-
     @staticmethod
     def _suffix(key: Key) -> str:
         layer, side = key
@@ -104,7 +100,7 @@ class Recurrent(Module):
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         rows = GATES[self.cell.kind] * self.hidden_size
-        for key in self._keys():
+        for key in self._keys:
             suffix = self._suffix(key)
             inputs = self.input_size if key[0] == 0 else self.output_size * self.num_directions
             shapes[f"weight_ih{suffix}"] = (rows, inputs)
@@ -130,35 +126,42 @@ class Recurrent(Module):
         return tuple((*axes, size) for size in sizes)
 
     def _enter_state(self, name: str, value: Any, batch: int, batched: bool) -> tuple[FloatArray | None, ...]:
-        why = f"for num_layers={self.num_layers}, " + ("bidirectional, " if self.bidirectional else "")
-        why += (f"batch={batch}, " if batched else "no batch, ") + f"hidden={self.hidden_size}"
-        why += f", proj={self.proj_size}" if self.proj_size else ""
+        def why() -> str:
+            text = f"for num_layers={self.num_layers}, " + ("bidirectional, " if self.bidirectional else "")
+            text += (f"batch={batch}, " if batched else "no batch, ") + f"hidden={self.hidden_size}"
+            return text + (f", proj={self.proj_size}" if self.proj_size else "")
+
         shapes = self._state_shapes(batch, batched)
         partial = name == "d_state"
         arrays = edge.enter_state(name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial)
-        return tuple(a if a is None or batched else a[:, None] for a in arrays)
+        return arrays if batched else tuple(None if a is None else a[:, None] for a in arrays)
 
     def _view(
         self, x: Any, state: Any, lengths: Any
     ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
         """x (T, B, I) as the caller's own, h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, lengths (B,), batched."""
-        for name, shape in self._shapes().items():  # the dict is open: what was put there must not be broadcast
-            check_array(name, self.parameters[name], shape=shape, dtype=self.dtype)
+        self._check_parameters()
         xs, batched = edge.view_input(x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype)
         steps, batch, _ = xs.shape
         ns = edge.enter_lengths(lengths, steps=steps, batch=batch, batched=batched)
-        arrays = self._enter_state("state", state, batch, batched)
-        zeros = [np.zeros(s, self.dtype) for s in self._state_shapes(batch, True)]
-        filled = [z if a is None else a for a, z in zip(arrays, zeros, strict=True)]
-        return xs, filled[0], (filled[1] if self.cell.has_c else None), ns, batched
+        h_0, c_0 = (*self._enter_state("state", state, batch, batched), None)[:2]
+        if h_0 is None:
+            shapes = self._state_shapes(batch, True)
+            h_0 = np.zeros(shapes[0], self.dtype)
+            c_0 = np.zeros(shapes[1], self.dtype) if self.cell.has_c else None
+        return xs, h_0, c_0, ns, batched
 
     def _enter(
-        self, x: Any, state: Any, lengths: Any
+        self, x: Any, state: Any, lengths: Any, *, keep: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
-        """The same with x copied, zero on padding: a trace must not change when the caller reuses a buffer."""
+        """The same with x as kernels read it, zero on padding.
+
+        A copy if it is kept, since a trace must not change when the caller reuses a buffer.
+        """
         xs, h_0, c_0, ns, batched = self._view(x, state, lengths)
-        xs = np.array(xs, order="C")
-        zero_padding(xs, ns)
+        xs = _memory.copy(xs) if keep or lengths is not None else edge.readable(xs)
+        if lengths is not None:
+            zero_padding(xs, ns)
         return xs, h_0, c_0, ns, batched
 
     # Inference
@@ -180,18 +183,16 @@ class Recurrent(Module):
             h_n, or (h_n, c_n), at each sequence's true end.
         """
         kernels = backends.load(self.backend)
-        below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
+        below, h_0, c_0, ns, batched = self._enter(x, state, lengths, keep=False)
         h_n = np.empty(h_0.shape, self.dtype)
         c_n = None if c_0 is None else np.empty(c_0.shape, self.dtype)
         outputs: list[FloatArray] = []
-        for n, key in enumerate(self._keys()):
+        for n, key in enumerate(self._keys):
             w = Weights.of(self.parameters, self._suffix(key))
             reverse = key[1] == "reverse"
             read = reverse_time(below, ns) if reverse else below
-            c_start = None if c_0 is None else c_0[n]
-            output, h_n[n], c_end = direction.infer(kernels, self.cell, read, h_0[n], c_start, w, ns)
-            if c_n is not None:
-                c_n[n] = c_end
+            c_start, c_end = (None, None) if c_0 is None or c_n is None else (c_0[n], c_n[n])
+            output = direction.infer(kernels, self.cell, read, h_0[n], c_start, w, ns, h_n[n], c_end)
             outputs.append(reverse_time(output, ns) if reverse else output)
             if len(outputs) == self.num_directions:
                 below = _side_by_side(outputs)
@@ -243,11 +244,11 @@ class Recurrent(Module):
         check_bool("training", training)
         minimal = _is_minimal(trace)
         generator = self.rng if rng is None else check_rng("rng", rng)
-        below, h_0, c_0, ns, batched = self._enter(x, state, lengths)
+        below, h_0, c_0, ns, batched = self._enter(x, state, lengths, keep=True)
         parameters = self.state_dict()
         layers: dict[Key, LayerTrace] = {}
         masks: list[FloatArray | None] = []
-        for n, key in enumerate(self._keys()):
+        for n, key in enumerate(self._keys):
             w = Weights.of(parameters, self._suffix(key))
             c_start = None if c_0 is None else c_0[n]
             layers[key] = direction.forward(
@@ -262,7 +263,7 @@ class Recurrent(Module):
                     below = below if masks[-1] is None else below * masks[-1]
         h_n = np.stack([t.at_end(t.h) for t in layers.values()])
         c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
-        output = below if self.bidirectional else below.copy()  # one direction's is a view of its h
+        output = below if self.bidirectional else _memory.copy(below)  # one direction's is a view of its h
         return Trace(
             edge.leave_output(output, batch_first=self.batch_first, batched=batched),
             edge.leave_state(h_n, c_n, batched=batched),
@@ -332,19 +333,19 @@ class Recurrent(Module):
                 d_parameters |= self._named(dw, key)
             above = d_below
 
-        d_h_0 = np.stack([layers[key].h[0] for key in self._keys()])
-        d_c_0 = np.stack([layers[key].c[0] for key in self._keys()]) if self.cell.has_c else None
+        d_h_0 = np.stack([layers[key].h[0] for key in self._keys])
+        d_c_0 = np.stack([layers[key].c[0] for key in self._keys]) if self.cell.has_c else None
         return Gradients(
             edge.leave_output(cast(FloatArray, above), batch_first=self.batch_first, batched=trace.batched),
             edge.leave_state(d_h_0, d_c_0, batched=trace.batched),
             {name: d_parameters[name] for name in self.parameters},
-            {key: layers[key] for key in self._keys()},
+            {key: layers[key] for key in self._keys},
         )
 
     def _named(self, dw: Weights, key: Key) -> dict[str, FloatArray]:
         """Gradients of one direction's parameters, by their names."""
-        names = [field.name + self._suffix(key) for field in dataclasses.fields(Weights)]
-        return {name: getattr(dw, name.removesuffix(self._suffix(key))) for name in names if name in self.parameters}
+        named = {name + self._suffix(key): array for name, array in zip(dw._fields, dw, strict=True)}
+        return {name: array for name, array in named.items() if name in self.parameters and array is not None}
 
     def _check_trace(self, trace: Any) -> None:
         if not isinstance(trace, Trace):
@@ -352,7 +353,7 @@ class Recurrent(Module):
         made_by = {name: array.shape for name, array in trace.parameters.items()}
         if trace.batch_first != self.batch_first:
             raise ValueError(f"trace: expected one of a layer with batch_first={self.batch_first}; got the other")
-        if trace.cell != self.cell.name or made_by != self._shapes() or trace[0].h.dtype != self.dtype:
+        if trace.cell != self.cell.name or made_by != self._parameter_shapes or trace[0].h.dtype != self.dtype:
             raise ValueError(f"trace: expected one of {self!r}; got one of a {trace.cell} with parameters {made_by}")
 
     def _enter_d_output(self, d_output: Any, trace: Trace) -> FloatArray | None:
