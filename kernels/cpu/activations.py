@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
 from .simd import choose, copy_sign, fma, low_bits_to_exponent, polynomial
 
@@ -31,7 +31,7 @@ LN2 = {
     types.float64: (math.log(2), 2.319046813846299558e-17),
 }
 TANH_IS_1 = {types.float32: 20.0, types.float64: 40.0}  # of 2|x|
-TANH_SMALL = 0.34  # of 2|x|
+TANH_SMALL = 0.55  # of 2|x|
 SIGMOID_IS_1 = {types.float32: 20.0, types.float64: 40.0}
 SIGMOID_IS_0 = {types.float32: -105.0, types.float64: -746.0}
 LARGEST = {types.float32: 126, types.float64: 1022}  # n whose s (1 + q) stays finite
@@ -55,32 +55,23 @@ def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)), in compiled code only."""
 
 
-def _exp_parts(real: Any) -> Any:
-    """Make y -> (n + a constant whose lowest bits are the bias of exponents, q)."""
-    number = NUMPY[real]
-    series, magic, per_ln2 = polynomial(EXPM1[real]), number(ROUND[real]), number(-1 / math.log(2))
-    high, low = (number(part) for part in LN2[real])
-
-    @register_jitable
-    def parts(y):
-        t = fma(y, per_ln2, magic)
-        n = t - magic
-        r = fma(n, low, fma(n, high, y))  # -r, and the series is one in -r
-        z = r * r
-        return t, fma(series(r, z), z, -r)
-
-    return parts
-
-
 @overload(tanh, jit_options={"error_model": "numpy"})
 def _tanh(x):
-    number, parts = NUMPY[x], _exp_parts(x)
+    number = NUMPY[x]
+    series, magic, per_ln2 = polynomial(EXPM1[x]), number(ROUND[x]), number(-1 / math.log(2))
+    high, low = (number(part) for part in LN2[x])
     one, two, end, small = number(1), number(2), number(TANH_IS_1[x]), number(TANH_SMALL)
+    needs_low = x is types.float64  # in float32 n is too small to bring it out
 
     def implementation(x):
         y = abs(x + x)
         y = choose(y > end, end, y)  # a nan stays
-        t, q = parts(choose(y < small, y, -y))
+        y = choose(y < small, y, -y)
+        t = fma(y, per_ln2, magic)
+        n = t - magic
+        r = fma(n, high, y)  # -r, and the series is one in -r
+        z = r * r
+        q = fma(series(r, z), z, -n * low) - r if needs_low else fma(series(r, z), z, -r)
         s = low_bits_to_exponent(t)
         e = fma(s, q, s - one)
         return copy_sign(e / (e + two), x)
@@ -90,13 +81,20 @@ def _tanh(x):
 
 @overload(sigmoid, jit_options={"error_model": "numpy"})
 def _sigmoid(x):
-    number, parts = NUMPY[x], _exp_parts(x)
-    one, magic, largest = number(1), number(ROUND[x]), number(ROUND[x] + LARGEST[x])
+    number = NUMPY[x]
+    series, magic, per_ln2 = polynomial(EXPM1[x]), number(ROUND[x]), number(-1 / math.log(2))
+    high, low = (number(part) for part in LN2[x])
+    one, largest = number(1), number(ROUND[x] + LARGEST[x])
     top, bottom = number(SIGMOID_IS_1[x]), number(SIGMOID_IS_0[x])
 
     def implementation(x):
         y = choose(x > top, top, x)  # a nan stays
-        t, q = parts(choose(y < bottom, bottom, y))
+        y = choose(y < bottom, bottom, y)
+        t = fma(y, per_ln2, magic)
+        n = t - magic
+        r = fma(n, low, fma(n, high, y))  # -r, and the series is one in -r
+        z = r * r
+        q = fma(series(r, z), z, -r)
         bounded = choose(t > largest, largest, t)
         s = low_bits_to_exponent(bounded)
         rest = low_bits_to_exponent((bounded - t) + magic)  # of 1 / 2ⁿ: 1 unless the result is almost denormal
