@@ -45,27 +45,20 @@ AWKWARD = {
 }
 
 
-def test_inference_reads_x_where_it_is() -> None:
+def test_plain_input_is_read_where_it_is() -> None:
     x = numbers(T, B, I)
-    xs, _ = edge.enter_input(x, input_size=I, batch_first=False, dtype=F4, keep=False)
-    assert xs is x
-    xs, batched = edge.enter_input(x[:, 0].copy(), input_size=I, batch_first=False, dtype=F4, keep=False)
-    assert (xs.shape, batched) == ((T, 1, I), False)
+    xs, batched = edge.view_input(x, input_size=I, batch_first=False, dtype=F4)
+    assert edge.readable(xs) is x
+    assert batched
+    xs, batched = edge.view_input(x[:, 0].copy(), input_size=I, batch_first=False, dtype=F4)
+    assert (edge.readable(xs).shape, batched) == ((T, 1, I), False)
 
 
-def test_what_is_kept_is_a_copy() -> None:
-    x = numbers(T, B, I)
-    xs, _ = edge.enter_input(x, input_size=I, batch_first=False, dtype=F4)
-    assert not np.shares_memory(xs, x)
-    np.testing.assert_array_equal(xs, x)
-
-
-@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("change", AWKWARD.values(), ids=AWKWARD)
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_what_kernels_cannot_read_is_copied(change: Any, keep: bool, batch_first: bool) -> None:
+def test_what_kernels_cannot_read_is_copied(change: Any, batch_first: bool) -> None:
     x = change(numbers(T, B, I))
-    xs, _ = edge.enter_input(x, input_size=I, batch_first=batch_first, dtype=F4, keep=keep)
+    xs = edge.readable(edge.view_input(x, input_size=I, batch_first=batch_first, dtype=F4)[0])
     assert type(xs) is np.ndarray
     assert xs.flags.carray
     assert not np.shares_memory(xs, x)
