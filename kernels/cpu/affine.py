@@ -9,6 +9,7 @@ Arrays are flat here: row (t, b) of a (T, B, n) array begins at (t·B + b)·n.
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from .gemm import (
 from .jit import Call, Kernel, inner
 from .lengths import all_run, any_runs, ends_early, next_run
 from .machine import UNIT
-from .plan import workers
+from .plan import do, workers
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]
@@ -79,11 +80,11 @@ def input_part(a, x, batch, inputs, bias, p_ih, lengths, lanes, edge, start, sto
 
 
 @Kernel
-def preactivations_of(x, inputs, batch, steps, bias, p_ih, p_hh, lengths, h, size, a, lanes, edge, block, first, last):
-    """(1) for blocks first..last of time, from every h_{t-1}; beyond an end, a stays as it is."""
+def preactivations_of(x, inputs, batch, bias, p_ih, p_hh, lengths, h, size, a, lanes, edge, block, first, last):
+    """(1) for steps first..last, a block at a time, from every h_{t-1}; beyond an end, a stays as it is."""
     rows = bias.size
-    for start in range(first * block, min(last * block, steps), block):
-        stop = min(start + block, steps)
+    for start in range(first, last, block):
+        stop = min(start + block, last)
         if all_run(lengths, stop, 0, batch):
             n, count = start * batch, (stop - start) * batch
             add_bias(a[n * rows :], count, bias)
@@ -101,10 +102,10 @@ def preactivations_of(x, inputs, batch, steps, bias, p_ih, p_hh, lengths, h, siz
 
 
 @Kernel
-def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, steps, lanes, edge, block, first, last):
-    """dx_t = W_ihᵀ da_t for blocks first..last of time, zero beyond a length."""
-    for start in range(first * block, min(last * block, steps), block):
-        stop = min(start + block, steps)
+def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, lanes, edge, block, first, last):
+    """dx_t = W_ihᵀ da_t for steps first..last, a block at a time; zero beyond a length."""
+    for start in range(first, last, block):
+        stop = min(start + block, last)
         n, count = start * batch, (stop - start) * batch
         to = dx[n * inputs : (n + count) * inputs]
         for j in range(to.size):
@@ -213,11 +214,11 @@ def preactivations(
     lanes, block = UNIT.lanes(x.itemsize), block_steps(batch)
     weights = Packing(weight_ih, weight_hh, 1, 0, rows).now()
     fixed = (
-        x.reshape(-1), inputs, batch, steps, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1),
+        x.reshape(-1), inputs, batch, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1),
         size, a.reshape(-1), lanes,
     )  # fmt: skip
     kernel = preactivations_of.ready(dtype, *fixed, scratch(dtype), block, 0, 0)
-    spans = threads.split(-(-steps // block), workers(steps * batch * rows * (inputs + size)))
+    spans = threads.split(steps, workers(steps * batch * rows * (inputs + size)))
     threads.run(kernel, [(*fixed, scratch(dtype), block, *span) for span in spans])
 
 
@@ -246,12 +247,15 @@ def backward(
         left, totals = np.empty((last - first) * SUM_ROWS, dtype), np.empty(last - first)
         return scratch(dtype), left, np.empty(right, dtype), totals, first, last
 
-    busy = workers(steps * batch * rows * (inputs + size))
-    sum_rows = weight_gradients.ready(dtype, *sums, *room(0, 0))
-    spans = threads.split(rows, busy, ROWS)
-    threads.run(sum_rows, [(*sums, *room(*span)) for span in spans])  # undoes (1), in W_ih, W_hh, b_ih, b_hh
+    to_x = (da.reshape(-1), dx.reshape(-1), packed_transposed(weight_ih), batch, rows, inputs, lengths, lanes)
 
-    to_x = (da.reshape(-1), dx.reshape(-1), packed_transposed(weight_ih), batch, rows, inputs, lengths, steps, lanes)
-    all_x = input_gradient.ready(dtype, *to_x, scratch(dtype), block, 0, 0)
-    spans = threads.split(-(-steps // block), busy)
-    threads.run(all_x, [(*to_x, scratch(dtype), block, *span) for span in spans])  # undoes (1), in x
+    def calls(rows_of: tuple[int, int], steps_of: tuple[int, int]) -> tuple[Call, ...]:
+        sums_of, x_of = (*sums, *room(*rows_of)), (*to_x, scratch(dtype), block, *steps_of)
+        return (
+            (weight_gradients.ready(dtype, *sums_of), sums_of),  # undoes (1), in W_ih, W_hh, b_ih, b_hh
+            (input_gradient.ready(dtype, *x_of), x_of),  # undoes (1), in x
+        )
+
+    busy = workers(steps * batch * rows * (inputs + size))
+    spans = zip_longest(threads.split(rows, busy, ROWS), threads.split(steps, busy), fillvalue=(0, 0))
+    threads.run(do, [calls(*span) for span in spans])

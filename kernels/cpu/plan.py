@@ -50,7 +50,8 @@ def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: i
     return parts if len(parts) > 1 else []
 
 
-def _do(*calls: Call) -> None:
+def do(*calls: Call) -> None:
+    """Make some calls, one after the other."""
     for kernel, arguments in calls:
         kernel(*arguments)
 
@@ -61,6 +62,6 @@ def run(
     """Have threads make the calls of their parts: by units, if so planned and threads are free, else by samples."""
     if by_units:
         meeting = Meeting(len(by_units))
-        if threads.run_together(_do, [calls(part, meeting) for part in by_units], meeting.call_off):
+        if threads.run_together(do, [calls(part, meeting) for part in by_units], meeting.call_off):
             return
-    threads.run(_do, [calls(part, NOBODY) for part in by_samples])
+    threads.run(do, [calls(part, NOBODY) for part in by_samples])
