@@ -8,14 +8,17 @@ knows of it. Where the threads of a call wait for each other (`barrier.py`), all
 from __future__ import annotations
 
 import os
+import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 VARIABLE = "SCRATCHRNN_NUM_THREADS"
+
+Task = Callable[..., Any]
 
 
 def usable_cores() -> int:
@@ -34,12 +37,67 @@ def _initial() -> int:
     return int(text)
 
 
+class _Job:
+    """One call for another thread."""
+
+    __slots__ = ("call", "done", "error", "finished", "task")
+
+    def __init__(self, task: Task, call: tuple[Any, ...]) -> None:
+        self.task, self.call = task, call
+        self.error: BaseException | None = None
+        self.finished = False
+        self.done = threading.Lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        try:
+            self.task(*self.call)
+        except BaseException as error:  # noqa: BLE001  the caller raises it
+            self.error = error
+        self.finished = True
+        self.done.release()
+
+    def wait(self) -> None:
+        """Return, or raise what came in the meantime, such as an interrupt, when the job is finished and not before."""
+        interrupt: BaseException | None = None
+        while not self.finished:
+            try:
+                self.done.acquire()
+            except BaseException as error:  # noqa: BLE001  raised below
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
+class _Pool:
+    """Threads that take jobs from a queue; daemons, since nobody's exit may wait for them."""
+
+    def __init__(self, size: int) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.size = 0
+        with suppress(RuntimeError):  # the interpreter is ending and starts no threads
+            for _ in range(size):
+                threading.Thread(target=self._work, name="scratchrnn", daemon=True).start()
+                self.size += 1
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.run()
+            del job  # its arrays with it
+
+    def put(self, job: _Job) -> None:
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Let the threads end when the jobs that are there are done."""
+        for _ in range(self.size):
+            self._jobs.put(None)
+
+
 _lock = threading.Lock()
-_together = (
-    threading.Lock()
-)  # one call at a time whose threads wait for each other: two could take each other's threads
+_together = threading.Lock()  # held by a call whose threads wait for each other: two could take each other's threads
 _threads: int | None = None
-_pool: ThreadPoolExecutor | None = None
+_pool: _Pool | None = None
 
 
 def get_num_threads() -> int:
@@ -55,7 +113,7 @@ def set_num_threads(n: int) -> None:
     global _threads, _pool
     with _lock:
         if n != _threads and _pool is not None:
-            _pool.shutdown(wait=False)  # running calls keep it until they are done
+            _pool.close()
             _pool = None
         _threads = n
 
@@ -80,61 +138,80 @@ def split(count: int, parts: int, multiple: int = 1) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
-def _submit(
-    task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], each_its_own: bool = False
-) -> list[Future[Any]]:
-    """Hand calls to the pool, as many as it takes: none more once the interpreter is ending.
-
-    With `each_its_own`, none if there are more calls than threads.
-    """
+def _hand_out(task: Task, calls: Sequence[tuple[Any, ...]], together: bool = False) -> list[_Job]:
+    """Give calls to other threads; none if there are no threads, or with `together` fewer threads than calls."""
     global _pool
-    taken: list[Future[Any]] = []
+    jobs: list[_Job] = []
+    if sys.is_finalizing():  # the threads stand still
+        return jobs
     with _lock:
-        if each_its_own and len(calls) >= get_num_threads():
-            return taken
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(1, get_num_threads() - 1), thread_name_prefix="scratchrnn")
-        with suppress(RuntimeError):
+            _pool = _Pool(get_num_threads() - 1)
+        if _pool.size >= (len(calls) if together else 1):
             for call in calls:
-                taken.append(_pool.submit(task, *call))  # noqa: PERF401  what was taken counts when it stops
-    return taken
+                job = _Job(task, call)
+                _pool.put(job)
+                jobs.append(job)
+    return jobs
 
 
-def run(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+def _wait(jobs: Sequence[_Job]) -> None:
+    """For all of them, whoever failed and whatever came: none may write after the call."""
+    interrupt: BaseException | None = None
+    for job in jobs:
+        try:
+            job.wait()
+        except BaseException as error:  # noqa: BLE001  raised below
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _raise_first(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.error is not None:
+            raise job.error
+
+
+def run(task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
     """Call task(*call) for every call, side by side, the last one in the caller's thread."""
-    if len(calls) == 1:
-        task(*calls[0])
-        return
-    others = _submit(task, calls[:-1])
+    jobs = _hand_out(task, calls[:-1]) if len(calls) > 1 else []
     try:
-        for call in calls[len(others) :]:
+        for call in calls[len(jobs) :]:
             task(*call)
     finally:
-        wait(others)  # all of them, whoever failed: none may write after the call
-    for other in others:
-        other.result()
+        _wait(jobs)
+    _raise_first(jobs)
 
 
-def run_together(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]], call_off: Callable[[], None]) -> bool:
+def run_together(task: Task, calls: Sequence[tuple[Any, ...]], call_off: Callable[[], None]) -> bool:
     """Like `run`, for tasks that wait for each other: each in a thread of its own, or none at all, and then False.
 
-    `call_off` makes all that wait leave; it is called if one of them could not start, or the caller was interrupted.
+    `call_off` makes all that wait leave; it is called if one of them fails, or the caller is interrupted.
     """
     if not _together.acquire(blocking=False):
         return False
-    others: list[Future[Any]] = []
+    jobs: list[_Job] = []
     try:
-        others = _submit(task, calls[:-1], each_its_own=True)
-        if len(others) < len(calls) - 1:
-            call_off()
+        jobs = _hand_out(lambda *call: _or_call_off(task, call, call_off), calls[:-1], together=True)
+        if len(jobs) < len(calls) - 1:
             return False
-        task(*calls[-1])
+        _or_call_off(task, calls[-1], call_off)
     except BaseException:
         call_off()
         raise
     finally:
-        wait(others)
-        _together.release()
-    for other in others:
-        other.result()
+        try:
+            _wait(jobs)
+        finally:
+            _together.release()
+    _raise_first(jobs)
     return True
+
+
+def _or_call_off(task: Task, call: tuple[Any, ...], call_off: Callable[[], None]) -> None:
+    try:
+        task(*call)
+    except BaseException:
+        call_off()
+        raise
