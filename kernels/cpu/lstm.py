@@ -94,7 +94,7 @@ def _forward(
     lanes, nothing = UNIT.lanes(x.itemsize), np.empty(0, dtype)
     step_work = batch * GATES * hidden * (inputs + size)
     busy = workers(steps * step_work)
-    by_units = [] if weight_hr is not None else ranges_of_units(batch, hidden, busy, step_work, lanes)
+    by_units = [] if weight_hr is not None else ranges_of_units(batch, hidden, busy, step_work, lanes, weight_hh.nbytes)
     p_hr = nothing if weight_hr is None else Packing(weight_hr, weight_hr[:, :0], 1, 0, size).now().p_ih
     bias = (bias_ih + bias_hh).reshape(GATES, hidden)
     shared = None if by_units else Packing(weight_ih, weight_hh, GATES, 0, hidden).now()

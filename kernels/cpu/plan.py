@@ -11,9 +11,10 @@ from .gemm import ROWS
 from .jit import Call
 
 CHUNK_BYTES = 512 * 1024  # of pre-activations: half of a usual second cache
-LEAST_WORK = 1_500_000  # multiply-adds for which handing a part to a thread pays
+LEAST_WORK = 3_000_000  # multiply-adds for which handing a part to a thread pays
 LEAST_STEP = 16_384  # multiply-adds of one step and thread that outweigh a meeting of the threads
 FEW_SAMPLES = 2  # for each thread: fewer, and threads share hidden units instead
+FAR_BYTES = 5 * 1024 * 1024  # of W_hh: forward, threads then share units, so that each reads its own part only
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,13 @@ def ranges_of_samples(batch: int, hidden: int, busy: int) -> list[Part]:
     return [Part(first, last, 0, hidden) for first, last in threads.split(batch, busy)]
 
 
-def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: int) -> list[Part]:
-    """Hidden units over threads, if samples are few and a step is long enough to meet after it; else none."""
-    if busy == 1 or batch >= FEW_SAMPLES * busy or step_work < LEAST_STEP * busy:
+def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: int, read_bytes: int = 0) -> list[Part]:
+    """Hidden units over threads, if samples are few or the weights read at each step big; else none.
+
+    And only where a step is long enough to meet after it.
+    """
+    few = batch < FEW_SAMPLES * busy or read_bytes > FAR_BYTES
+    if busy == 1 or not few or step_work < LEAST_STEP * busy:
         return []
     parts = [Part(0, batch, first, last - first) for first, last in threads.split(hidden, busy, lanes)]
     return parts if len(parts) > 1 else []

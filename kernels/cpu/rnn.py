@@ -82,7 +82,7 @@ def _forward(
     lanes = UNIT.lanes(x.itemsize)
     step_work = batch * hidden * (inputs + hidden)
     busy = workers(steps * step_work)
-    by_units = ranges_of_units(batch, hidden, busy, step_work, lanes)
+    by_units = ranges_of_units(batch, hidden, busy, step_work, lanes, weight_hh.nbytes)
     bias = bias_ih + bias_hh
     shared = None if by_units else Packing(weight_ih, weight_hh, 1, 0, hidden).now()
 
