@@ -26,6 +26,7 @@ from .gemm import (
     packed_size,
     product,
     product_packed,
+    room,
     scratch,
 )
 from .jit import Call, Kernel, inner
@@ -167,8 +168,8 @@ class Packing:
 
     def __init__(self, weight_ih: Array, weight_hh: Array, gates: int, unit: int, units: int) -> None:
         (rows, inputs), size, dtype = weight_ih.shape, weight_hh.shape[1], weight_ih.dtype
-        self.p_ih = np.empty(packed_size(gates * units, inputs, dtype), dtype)
-        self.p_hh = np.empty(packed_size(gates * units, size, dtype), dtype)
+        self.p_ih = room(packed_size(gates * units, inputs, dtype), dtype)
+        self.p_hh = room(packed_size(gates * units, size, dtype), dtype)
         arguments = (
             weight_ih.reshape(-1), weight_hh.reshape(-1), inputs, size, gates, rows // gates, unit, units,
             UNIT.lanes(weight_ih.itemsize), self.p_ih, self.p_hh,
@@ -185,7 +186,7 @@ class Packing:
 def transposed(weight: Array, column: int, columns: int) -> tuple[Array, Call]:
     """Room for columns column..column+columns of W packed for products with Wᵀ, and the call that fills it."""
     rows, width = weight.shape
-    packed = np.empty(packed_size(columns, rows, weight.dtype), weight.dtype)
+    packed = room(packed_size(columns, rows, weight.dtype), weight.dtype)
     arguments = (weight.reshape(-1), rows, width, column, columns, UNIT.lanes(weight.itemsize), packed)
     return packed, (pack_transposed.ready(weight.dtype, *arguments), arguments)
 
@@ -243,14 +244,14 @@ def backward(
     )  # fmt: skip
     right = packed_size(max(inputs, size), SUM_ROWS, dtype)
 
-    def room(first: int, last: int) -> tuple[Any, ...]:
-        left, totals = np.empty((last - first) * SUM_ROWS, dtype), np.empty(last - first)
-        return scratch(dtype), left, np.empty(right, dtype), totals, first, last
+    def workspace(first: int, last: int) -> tuple[Any, ...]:
+        left, totals = room((last - first) * SUM_ROWS, dtype), np.empty(last - first)
+        return scratch(dtype), left, room(right, dtype), totals, first, last
 
     to_x = (da.reshape(-1), dx.reshape(-1), packed_transposed(weight_ih), batch, rows, inputs, lengths, lanes)
 
     def calls(rows_of: tuple[int, int], steps_of: tuple[int, int]) -> tuple[Call, ...]:
-        sums_of, x_of = (*sums, *room(*rows_of)), (*to_x, scratch(dtype), block, *steps_of)
+        sums_of, x_of = (*sums, *workspace(*rows_of)), (*to_x, scratch(dtype), block, *steps_of)
         return (
             (weight_gradients.ready(dtype, *sums_of), sums_of),  # undoes (1), in W_ih, W_hh, b_ih, b_hh
             (input_gradient.ready(dtype, *x_of), x_of),  # undoes (1), in x

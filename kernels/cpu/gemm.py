@@ -23,6 +23,8 @@ from .simd import copy, pointer, register_tile, transpose
 Array = NDArray[np.floating[Any]]
 
 BLOCK = 128  # of k
+LINE = 64  # bytes of a cache line, and of the widest vector
+ALIGNED_FROM = 32 * 1024  # bytes: below, finding the start costs more than it saves
 STRIP = 16  # rows that are packed together: their lines fit the first cache
 ROWS, VECTORS = UNIT.rows, UNIT.vectors
 
@@ -33,9 +35,19 @@ def packed_size(n: int, k: int, dtype: np.dtype[Any]) -> int:
     return -(-n // lanes) * lanes * k
 
 
+def room(n: int, dtype: np.dtype[Any]) -> Array:
+    """Room for n numbers; if they are many, from the start of a cache line on, so that no vector lies across two."""
+    if n * dtype.itemsize < ALIGNED_FROM:
+        return np.empty(n, dtype)
+    memory = np.empty(n + LINE // dtype.itemsize, dtype)
+    address: int = memory.__array_interface__["data"][0]
+    start = -address % LINE // dtype.itemsize
+    return memory[start : start + n]
+
+
 def scratch(dtype: np.dtype[Any]) -> Array:
     """Room for one register tile: where a panel's columns are not all real, the tile is computed here."""
-    return np.empty(ROWS * VECTORS * UNIT.bits // (8 * dtype.itemsize), dtype)
+    return room(ROWS * VECTORS * UNIT.bits // (8 * dtype.itemsize), dtype)
 
 
 @inner

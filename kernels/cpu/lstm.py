@@ -17,7 +17,7 @@ from ..blocks import SUM_ROWS, block_steps
 from . import affine, threads
 from .affine import Packing, preactivations
 from .barrier import Meeting
-from .gemm import ROWS, packed_size, scratch
+from .gemm import ROWS, packed_size, room, scratch
 from .jit import Call
 from .lengths import ends_early
 from .lstm_loops import activate_rows, backward_part, forward_part, projection_gradient
@@ -107,8 +107,8 @@ def _forward(
             x.reshape(-1), inputs, batch, steps, bias[:, part.unit : part.unit + part.units].reshape(-1),
             weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),
             output.reshape(-1), hidden, size, chunk, lanes, scratch(dtype),
-            nothing if weight_hr is None else np.empty(samples * hidden, dtype),
-            np.empty(chunk * samples * rows, dtype),
+            nothing if weight_hr is None else room(samples * hidden, dtype),
+            room(chunk * samples * rows, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = forward_part.ready(dtype, *arguments), arguments
@@ -167,7 +167,7 @@ def backward(
         arguments = (
             batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), dh.reshape(-1), dc.reshape(-1),
             da.reshape(-1), hidden, size, lanes, scratch(dtype),
-            nothing if weight_hr is None else np.empty(samples * hidden, dtype),
+            nothing if weight_hr is None else room(samples * hidden, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = backward_part.ready(dtype, *arguments), arguments
@@ -189,7 +189,7 @@ def _projection_gradient(dh: Array, gates: Array, c: Array, lengths: Lengths, dw
     def call(unit: int, last: int) -> tuple[Any, ...]:
         units = last - unit
         m, left, right = (
-            np.empty(n, dtype) for n in (SUM_ROWS * units, SUM_ROWS * size, packed_size(units, SUM_ROWS, dtype))
+            room(n, dtype) for n in (SUM_ROWS * units, SUM_ROWS * size, packed_size(units, SUM_ROWS, dtype))
         )
         return (*fixed, scratch(dtype), m, left, right, np.empty(size), unit, last)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import affine
 from .affine import Packing, preactivations
 from .barrier import Meeting
-from .gemm import scratch
+from .gemm import room, scratch
 from .jit import Call
 from .lengths import ends_early
 from .machine import UNIT
@@ -93,7 +93,7 @@ def _forward(
         arguments = (
             x.reshape(-1), inputs, batch, steps, bias[part.unit : part.unit + part.units], weights.p_ih, weights.p_hh,
             nonlinearity == "relu", lengths, h.reshape(-1), slots, output.reshape(-1), hidden, chunk, lanes,
-            scratch(dtype), np.empty(chunk * samples * part.units, dtype),
+            scratch(dtype), room(chunk * samples * part.units, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = forward_part.ready(dtype, *arguments), arguments
