@@ -168,8 +168,9 @@ class Packing:
 
     def __init__(self, weight_ih: Array, weight_hh: Array, gates: int, unit: int, units: int) -> None:
         (rows, inputs), size, dtype = weight_ih.shape, weight_hh.shape[1], weight_ih.dtype
-        self.p_ih = room(packed_size(gates * units, inputs, dtype), dtype)
-        self.p_hh = room(packed_size(gates * units, size, dtype), dtype)
+        split = packed_size(gates * units, inputs, dtype)
+        both = room(split + packed_size(gates * units, size, dtype), dtype)
+        self.p_ih, self.p_hh = both[:split], both[split:]
         arguments = (
             weight_ih.reshape(-1), weight_hh.reshape(-1), inputs, size, gates, rows // gates, unit, units,
             UNIT.lanes(weight_ih.itemsize), self.p_ih, self.p_hh,

@@ -22,7 +22,7 @@ from .jit import Call
 from .lengths import ends_early
 from .lstm_loops import activate_rows, backward_part, forward_part, projection_gradient
 from .machine import UNIT
-from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
+from .plan import Part, ranges_of_units, run, steps_per_chunk, workers
 
 __all__ = ["activate", "backward", "forward", "infer", "preactivations"]
 
@@ -114,7 +114,7 @@ def _forward(
         loop = forward_part.ready(dtype, *arguments), arguments
         return (loop,) if shared else (weights.call, loop)
 
-    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+    run(by_units, batch, hidden, busy, calls)
 
 
 def activate(
@@ -173,7 +173,7 @@ def backward(
         loop = backward_part.ready(dtype, *arguments), arguments
         return (loop,) if packing is None else (packing, loop)
 
-    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+    run(by_units, batch, hidden, busy, calls)
     affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)
     if dweight_hr is not None:
         _projection_gradient(dh, gates, c, lengths, dweight_hr)  # undoes (5), in W_hr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import threads
 from .barrier import NOBODY, Meeting
@@ -17,8 +17,7 @@ FEW_SAMPLES = 2  # for each thread: fewer, and threads share hidden units instea
 FAR_BYTES = 5 * 1024 * 1024  # of W_hh: forward, threads then share units, so that each reads its own part only
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What one thread does: these samples, these hidden units."""
 
     first: int
@@ -36,11 +35,6 @@ def steps_per_chunk(steps: int, samples: int, row_bytes: int) -> int:
 def workers(multiply_adds: int) -> int:
     """Threads that this much work keeps busy."""
     return max(1, min(threads.get_num_threads(), multiply_adds // LEAST_WORK))
-
-
-def ranges_of_samples(batch: int, hidden: int, busy: int) -> list[Part]:
-    """Samples over threads: nobody waits for anybody."""
-    return [Part(first, last, 0, hidden) for first, last in threads.split(batch, busy)]
 
 
 def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: int, read_bytes: int = 0) -> list[Part]:
@@ -62,11 +56,15 @@ def do(*calls: Call) -> None:
 
 
 def run(
-    by_units: Sequence[Part], by_samples: Sequence[Part], calls: Callable[[Part, Meeting], tuple[Call, ...]]
+    by_units: Sequence[Part], batch: int, hidden: int, busy: int, calls: Callable[[Part, Meeting], tuple[Call, ...]]
 ) -> None:
     """Have threads make the calls of their parts: by units, if so planned and threads are free, else by samples."""
+    if busy == 1:
+        do(*calls(Part(0, batch, 0, hidden), NOBODY))
+        return
     if by_units:
         meeting = Meeting(len(by_units))
         if threads.run_together(do, [calls(part, meeting) for part in by_units], meeting.call_off):
             return
-    threads.run(do, [calls(part, NOBODY) for part in by_samples])
+    spans = threads.split(batch, busy)  # nobody waits for anybody
+    threads.run(do, [calls(Part(first, last, 0, hidden), NOBODY) for first, last in spans])

@@ -20,7 +20,7 @@ from .gemm import room, scratch
 from .jit import Call
 from .lengths import ends_early
 from .machine import UNIT
-from .plan import Part, ranges_of_samples, ranges_of_units, run, steps_per_chunk, workers
+from .plan import Part, ranges_of_units, run, steps_per_chunk, workers
 from .rnn_loops import backward_part, forward_part
 
 __all__ = ["backward", "forward", "infer", "preactivations"]
@@ -99,7 +99,7 @@ def _forward(
         loop = forward_part.ready(dtype, *arguments), arguments
         return (loop,) if shared else (weights.call, loop)
 
-    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+    run(by_units, batch, hidden, busy, calls)
 
 
 def backward(
@@ -136,5 +136,5 @@ def backward(
         loop = backward_part.ready(dtype, *arguments), arguments
         return (loop,) if packing is None else (packing, loop)
 
-    run(by_units, ranges_of_samples(batch, hidden, busy), calls)
+    run(by_units, batch, hidden, busy, calls)
     affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)
