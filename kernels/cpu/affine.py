@@ -72,8 +72,16 @@ def input_part(a, x, batch, inputs, bias, p_ih, lengths, lanes, edge, start, sto
         rows = (stop - start) * batch
         add_bias(a, rows, bias)
         product(a, np.int64(0), n, x, start * batch * inputs, inputs, p_ih, n, inputs, lanes, rows, edge)
+        return
+    add_bias(a, (stop - start) * samples, bias)
+    if samples >= 2 * ROWS:
+        for t in range(start, stop):
+            b_0, b_1 = next_run(lengths, t, first, last)
+            while b_0 < last:
+                at, row = (t * batch + b_0) * inputs, (t - start) * samples + b_0 - first
+                product(a, row * n, n, x, at, inputs, p_ih, n, inputs, lanes, b_1 - b_0, edge)
+                b_0, b_1 = next_run(lengths, t, b_1, last)
     else:  # each sample's own steps: many rows even where few samples are left
-        add_bias(a, (stop - start) * samples, bias)
         for b in range(first, last):
             count = max(0, min(stop, lengths[b]) - start)
             at, step = (start * batch + b) * inputs, batch * inputs

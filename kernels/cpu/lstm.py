@@ -102,7 +102,7 @@ def _forward(
     def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
         weights = shared or Packing(weight_ih, weight_hh, GATES, part.unit, part.units)
         samples, rows = part.last - part.first, GATES * part.units
-        chunk = steps_per_chunk(steps, samples, rows * x.itemsize)
+        chunk = steps_per_chunk(steps, samples, rows * x.itemsize, weights.p_ih.nbytes)
         arguments = (
             x.reshape(-1), inputs, batch, steps, bias[:, part.unit : part.unit + part.units].reshape(-1),
             weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),

@@ -26,10 +26,16 @@ class Part(NamedTuple):
     units: int
 
 
-def steps_per_chunk(steps: int, samples: int, row_bytes: int) -> int:
-    """Time steps whose input part is computed ahead of the recurrence; whole tiles of rows."""
+def steps_per_chunk(steps: int, samples: int, row_bytes: int, weight_bytes: int) -> int:
+    """Time steps whose input part is computed ahead of the recurrence.
+
+    They stay in a cache, but a W_ih that does not is read for many rows at a time, and samples that are few are taken
+    in whole tiles of steps.
+    """
     fit = CHUNK_BYTES // max(1, samples * row_bytes)
-    return max(1, min(steps, max(2 * ROWS, fit // ROWS * ROWS)))
+    if samples < 2 * ROWS or weight_bytes > CHUNK_BYTES:
+        fit = max(2 * ROWS, fit // ROWS * ROWS)
+    return max(1, min(steps, fit))
 
 
 def workers(multiply_adds: int) -> int:

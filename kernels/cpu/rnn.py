@@ -89,7 +89,7 @@ def _forward(
     def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
         weights = shared or Packing(weight_ih, weight_hh, 1, part.unit, part.units)
         samples = part.last - part.first
-        chunk = steps_per_chunk(steps, samples, part.units * x.itemsize)
+        chunk = steps_per_chunk(steps, samples, part.units * x.itemsize, weights.p_ih.nbytes)
         arguments = (
             x.reshape(-1), inputs, batch, steps, bias[part.unit : part.unit + part.units], weights.p_ih, weights.p_hh,
             nonlinearity == "relu", lengths, h.reshape(-1), slots, output.reshape(-1), hidden, chunk, lanes,
