@@ -264,7 +264,7 @@ def test_long_sums_and_wide_panels(dtype: Any, packed: bool, rng: np.random.Gene
 
 
 def test_no_rows_and_no_terms_leave_everything(dtype: Any, packed: bool, rng: np.random.Generator) -> None:
-    for rows, k in ((0, 5), (3, 0)):
+    for rows, k in ((0, 5),) if packed else ((0, 5), (3, 0)):  # a packed block has terms
         p = Problem(rng, dtype, rows, 7, k, packed)
         assert np.array_equal(p.compute(), p.memory()[0])
 
