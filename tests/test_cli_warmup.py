@@ -23,6 +23,7 @@ from numba.core import event
 import numpy as np
 import scratchrnn as srnn
 from scratchrnn.kernels.cpu import plan, threads
+from scratchrnn.kernels.cpu.machine import UNIT
 
 cell, dtype = sys.argv[1:]
 common = [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False, "batch_first": True}]
@@ -30,9 +31,15 @@ if cell == "rnn":
     layers = [srnn.RNN(7, 50, nonlinearity=n, dtype=dtype, **more) for more in common for n in ("tanh", "relu")]
 else:
     layers = [srnn.LSTM(7, 50, proj_size=p, dtype=dtype, **more) for more in common for p in (0, 4)]
+hidden = UNIT.lanes(np.dtype(dtype).itemsize) + 1  # shared by two threads, one of them has a single unit
+one_left = (srnn.RNN if cell == "rnn" else srnn.LSTM)(7, hidden, dtype=dtype)
+for weight in one_left.parameters.values():
+    weight.setflags(write=False)
 x = np.ones((6, 3, 7), dtype)
 fixed = np.ones((6, 3, 7), dtype)
 fixed.setflags(write=False)
+fixed_lengths = np.array([2, 6, 1])
+fixed_lengths.setflags(write=False)
 small = srnn.RNNCell(7, 9, dtype=dtype) if cell == "rnn" else srnn.LSTMCell(7, 9, dtype=dtype)
 kinds, together = set(), threads.run_together
 
@@ -56,7 +63,7 @@ threads.run_together = by_units
 with event.install_recorder("numba:compile") as recorder:
     for layer in layers:
         use(layer, x, np.array([2, 6, 1]) if not layer.batch_first else None)
-        use(layer, fixed)
+        use(layer, fixed, fixed_lengths if not layer.batch_first else None)
         use(layer, np.moveaxis(np.ones((7, 3, 6), dtype), 0, 2).swapaxes(0, 1))
         use(layer, x[:, 0])
     small(x[0])
@@ -66,6 +73,7 @@ with event.install_recorder("numba:compile") as recorder:
         use(layers[0], np.ones((200, 40, 7), dtype))
         plan.LEAST_WORK = plan.LEAST_STEP = 1
         use(layers[0], x[:, :1])
+        use(one_left, x[:, :1])
 assert kinds == {("units", True)}, kinds
 print(len(recorder.buffer))
 """

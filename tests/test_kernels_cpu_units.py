@@ -11,8 +11,9 @@ import pytest
 
 import scratchrnn as srnn
 from scratchrnn import backends
-from scratchrnn.kernels.cpu import lstm, plan, rnn, threads
+from scratchrnn.kernels.cpu import affine, lstm, lstm_loops, plan, rnn, rnn_loops, threads
 from scratchrnn.kernels.cpu.gemm import ROWS
+from scratchrnn.kernels.cpu.jit import Kernel
 from scratchrnn.kernels.cpu.machine import UNIT
 
 CELLS = ["tanh", "relu", "lstm"]
@@ -218,6 +219,33 @@ def test_bits_do_not_change_from_run_to_run(cell: str, rng: np.random.Generator,
     assert set(together.calls) == {(4, True)}
 
 
+@dtypes
+@pytest.mark.parametrize("cell", [*CELLS, "projected"])
+@pytest.mark.parametrize("kind", ["one unit left", "read-only"])
+def test_types_depend_on_the_dtype_alone(
+    kind: str, cell: str, dtype: Any, rng: np.random.Generator, together: Together
+) -> None:
+    """Else a call compiles in the middle of a program, whatever was compiled ahead."""
+    hidden = UNIT.lanes(np.dtype(dtype).itemsize) + 1
+    p = Problem("lstm" if p_size(cell) else cell, dtype, rng, LENGTHS, (T, B, I, hidden), p_size(cell))
+    if kind == "read-only":
+        for array in (p.x, *p.w, *p.start, *([] if p.w_hr is None else [p.w_hr])):
+            array.setflags(write=False)
+    for count in (1, 2):
+        srnn.set_num_threads(count)
+        p.everything()
+    assert len(together.calls) == (0 if cell == "projected" else 4)
+    modules = (affine, lstm_loops, rnn_loops)
+    kernels = [k for module in modules for k in vars(module).values() if isinstance(k, Kernel) and k._dtypes]
+    assert len(kernels) > 3
+    for kernel in kernels:
+        assert len(kernel.dispatcher().signatures) == len(kernel._dtypes), kernel.__name__
+
+
+def p_size(cell: str) -> int:
+    return P if cell == "projected" else 0
+
+
 def test_who_shares_units() -> None:
     """Few samples and long steps only, as many threads as have whole vectors of units."""
     step = plan.LEAST_STEP
@@ -243,7 +271,7 @@ def test_nothing_is_read_before_it_is_written(
     cell: str, count: int, lengths: Any, rng: np.random.Generator, together: Together, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs and workspace hold nan, zeros or a large number at first: the results are the same."""
-    p = Problem("lstm" if cell == "projected" else cell, np.float32, rng, lengths, projection=P * (cell == "projected"))
+    p = Problem("lstm" if p_size(cell) else cell, np.float32, rng, lengths, projection=p_size(cell))
     srnn.set_num_threads(count)
     zeros, filled, found = np.zeros, [0], []
     for value in (np.nan, 0.0, 1e30):
