@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def run(program: str, *arguments: str, limit: float = 60) -> subprocess.Complete
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
     assert done.returncode == 0, done.stderr
     return done
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """What the programs need, so that their limits are of computing alone."""
+    run("srnn.set_num_threads(2)\ncheck_met()", limit=300)
 
 
 # --- the counter
@@ -337,6 +344,8 @@ def interrupted(program: str, steps: int, signals: int, pause: float) -> tuple[i
         [sys.executable, "-c", PROLOGUE + LONG + program, str(steps)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
+        stuck = threading.Timer(60, process.kill)
+        stuck.start()
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "begin\n"
@@ -344,8 +353,9 @@ def interrupted(program: str, steps: int, signals: int, pause: float) -> tuple[i
                 time.sleep(pause)
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate()
         finally:
+            stuck.cancel()
             process.kill()
     return process.returncode, out, errors
 

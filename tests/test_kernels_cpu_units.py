@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ CELLS = ["tanh", "relu", "lstm"]
 COUNTS = (2, 3, 4, 7)
 T, B, I, H = 29, 5, 13, 7 * 16 + 5  # units of float32 for seven threads with the widest vectors, and some left over
 P = 11
+STUCK = 300  # seconds, compiling included
 LENGTHS = (17, 0, 29, 1, 24)
 Arrays = dict[str, np.ndarray]
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -28,7 +31,9 @@ dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float3
 @pytest.fixture(autouse=True)
 def threads_as_before() -> Iterator[None]:
     before = srnn.get_num_threads()
+    faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)  # nothing else ends a deadlock
     yield
+    faulthandler.cancel_dump_traceback_later()
     srnn.set_num_threads(before)
 
 
