@@ -1,17 +1,8 @@
-"""Threads that wait for each other always leave: whoever fails, forks, interrupts, ends, or has no core to run on.
-
-Each program runs in a process of its own with a time limit, so that a deadlock is a failure.
-"""
+"""Threads that wait for each other always leave: whoever fails, forks, ends, or has no core to run on."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -19,67 +10,12 @@ import pytest
 
 from scratchrnn.kernels.cpu.barrier import NOBODY, Meeting, meet
 from scratchrnn.kernels.cpu.jit import OPTIONS
-
-ROOT = Path(__file__).resolve().parents[1]
-
-# layers that share units, what one thread computes with them, and how often threads met
-PROLOGUE = """
-import os, signal, sys, threading, time
-import numpy as np
-import scratchrnn as srnn
-from scratchrnn.kernels.cpu import plan, threads
-
-plan.LEAST_WORK = plan.LEAST_STEP = 1
-plan.FEW_SAMPLES = 1000
-met = {True: 0, False: 0}
-run_together = threads.run_together
-
-def counted(*arguments):
-    done = run_together(*arguments)
-    met[done] += 1
-    return done
-
-threads.run_together = counted
-rng = np.random.default_rng(0)
-T, B, I, H = 23, 3, 5, 133
-x = rng.standard_normal((T, B, I)).astype(np.float32)
-layers = [srnn.LSTM(I, H, rng=rng), srnn.RNN(I, H, rng=rng), srnn.RNN(I, H, nonlinearity="relu", rng=rng)]
-
-def everything(layer, lengths=None):
-    output, _ = layer(x, lengths=lengths)
-    trace = layer.forward(x, lengths=lengths)
-    grads = layer.backward(trace, np.ones_like(trace.output))
-    return b"".join(a.tobytes() for a in (output, trace.output, trace.a, grads.input, *grads.parameters.values()))
-
-srnn.set_num_threads(1)
-lengths = [None, np.array([7, 23, 16])]
-cases = [(layer, sizes) for layer in layers for sizes in lengths]
-want = [everything(*case) for case in cases]
-assert not met[True]
-
-def check():
-    for case, expected in zip(cases, want):
-        assert everything(*case) == expected, "other bits"
-
-def check_met():
-    before = met[True]
-    check()
-    assert met[True] >= before + 3 * len(cases), "threads did not meet"
-"""
-
-
-def run(program: str, *arguments: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run a program after the prologue; one that takes longer than `limit` seconds is stuck."""
-    command = [sys.executable, "-c", PROLOGUE + program, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
-    assert done.returncode == 0, done.stderr
-    return done
+from tests.meetings import compile_first, run
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
-    """What the programs need, so that their limits are of computing alone."""
-    run("srnn.set_num_threads(2)\ncheck_met()", limit=300)
+    compile_first()
 
 
 # --- the counter
@@ -105,7 +41,7 @@ def test_who_is_called_off_leaves() -> None:
     assert not arrive(meeting.state, 2)
 
 
-PATIENT = """
+ARRIVE = """
 from scratchrnn.kernels.cpu import barrier, jit
 import numba
 
@@ -114,6 +50,9 @@ def arrive(state, everybody):
     return barrier.meet(state, everybody)
 
 arrive(barrier.Meeting(1).state, 1)
+"""
+
+PATIENT = """
 meeting, found = barrier.Meeting(3), []
 others = [threading.Thread(target=lambda: found.append(arrive(meeting.state, 3))) for _ in range(2)]
 for other in others:
@@ -124,27 +63,22 @@ assert found == [] and meeting.state[0] == 2, "who came first did not wait"
 
 
 def test_who_comes_first_waits_for_the_last() -> None:
-    run(PATIENT + "found.append(arrive(meeting.state, 3))\n[o.join() for o in others]\nassert found == [True] * 3")
+    run(
+        ARRIVE
+        + PATIENT
+        + "found.append(arrive(meeting.state, 3))\n[o.join() for o in others]\nassert found == [True] * 3"
+    )
 
 
 def test_who_waits_is_called_off() -> None:
-    run(PATIENT + "meeting.call_off()\n[o.join() for o in others]\nassert found == [False] * 2")
+    run(ARRIVE + PATIENT + "meeting.call_off()\n[o.join() for o in others]\nassert found == [False] * 2")
 
 
 # --- exceptions
 
 FAIL = """
-from scratchrnn.kernels.cpu import barrier, jit
-import numba
-
-@numba.njit(**jit.OPTIONS)
-def arrive(state, everybody):
-    return barrier.meet(state, everybody)
-
-arrive(barrier.Meeting(1).state, 1)
 bad, meetings, parties = int(sys.argv[1]), int(sys.argv[2]), 3
 left = []
-
 def fail():
     raise MemoryError("no room")
 
@@ -167,7 +101,7 @@ check_met()
 @pytest.mark.parametrize("meetings", [0, 2], ids=["before all are there", "later"])
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_an_exception_calls_the_others_off_and_reaches_the_caller(bad: int, meetings: int) -> None:
-    run(FAIL, str(bad), str(meetings), limit=15)
+    run(ARRIVE + FAIL, str(bad), str(meetings), limit=15)
 
 
 LAYER_FAILS = """
@@ -322,82 +256,6 @@ print("end")
 """
     for _ in range(3):
         assert run(program, limit=15).stdout == "end\n"
-
-
-# --- interrupts
-
-LONG = """
-srnn.set_num_threads(3)
-check_met()
-long = np.ones((int(sys.argv[1]), 1, I), np.float32)
-wide = srnn.LSTM(I, 500, rng=rng)
-wide(long[:10])
-before = met[True]
-interrupted = 0
-print("begin", flush=True)
-"""
-
-
-def interrupted(program: str, steps: int, signals: int, pause: float) -> tuple[int, str, str]:
-    """Exit code, output and errors of a program that gets SIGINT again and again."""
-    with subprocess.Popen(
-        [sys.executable, "-c", PROLOGUE + LONG + program, str(steps)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        stuck = threading.Timer(60, process.kill)
-        stuck.start()
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begin\n"
-            for _ in range(signals):
-                time.sleep(pause)
-                if process.poll() is None:
-                    process.send_signal(signal.SIGINT)
-            out, errors = process.communicate()
-        finally:
-            stuck.cancel()
-            process.kill()
-    return process.returncode, out, errors
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
-def test_an_interrupt_ends_a_long_call() -> None:
-    code, out, errors = interrupted("wide(long)\nprint('not interrupted')", steps=20_000, signals=1, pause=0.3)
-    assert (code, out) == (-signal.SIGINT, ""), errors
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
-def test_after_an_interrupt_threads_meet_again() -> None:
-    program = """
-try:
-    wide(long)
-except KeyboardInterrupt:
-    interrupted = 1
-check_met()
-print(interrupted)
-"""
-    code, out, errors = interrupted(program, steps=20_000, signals=1, pause=0.3)
-    assert (code, out) == (0, "1\n"), errors
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
-def test_many_interrupts_at_any_moment() -> None:
-    """Wherever one hits: no call hangs, and later calls compute the same bits."""
-    program = """
-end = time.monotonic() + 4
-while time.monotonic() < end:
-    try:
-        while time.monotonic() < end:
-            wide(long)
-    except KeyboardInterrupt:
-        interrupted += 1
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-check()
-print(interrupted > 50)
-"""
-    code, out, errors = interrupted(program, steps=20, signals=500, pause=0.005)
-    assert (code, out) == (0, "True\n"), errors
 
 
 # --- more threads than cores

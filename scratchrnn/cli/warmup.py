@@ -105,18 +105,10 @@ def _passes(cell: str, dtype: DType) -> Iterator[tuple[str, Callable[[], object]
     layers = _layers(cell, dtype)
     x = np.zeros((STEPS, BATCH, INPUTS), dtype)
     yield "inference", lambda: [layer(x) for layer in layers]
-    yield "trace", lambda: [_look(layer, x) for layer in layers]
-    traces = [layer.forward(x) for layer in layers]
-    pairs = list(zip(layers, traces, strict=True))
+    minimal = [layer.forward(x, trace="minimal") for layer in layers]  # computes at access what a full trace keeps
+    yield "trace", lambda: [(trace.a, trace.gates if cell == "lstm" else None) for trace in minimal]
+    pairs = list(zip(layers, minimal, strict=True))
     yield "backward", lambda: [layer.backward(trace, np.zeros_like(trace.output)) for layer, trace in pairs]
-
-
-def _look(layer: RNN | LSTM, x: Any) -> None:
-    """Access what a trace computes again: pre-activations, and the gates of a minimal one."""
-    (trace,) = layer.forward(x, trace="minimal").layers.values()
-    _ = trace.a
-    if layer.cell.has_c:
-        _ = trace.gates
 
 
 def _layers(cell: str, dtype: DType) -> list[RNN] | list[LSTM]:
