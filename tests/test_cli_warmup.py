@@ -14,7 +14,7 @@ import pytest
 from scratchrnn import backends
 
 ROOT = Path(__file__).resolve().parents[1]
-PASSES = ["inference", "forward", "backward"]
+PASSES = ["inference", "trace", "backward"]
 
 # every way through a cell, in shapes that warmup does not use; prints how many functions were compiled for it
 USE = """
@@ -22,28 +22,78 @@ import sys
 from numba.core import event
 import numpy as np
 import scratchrnn as srnn
+from scratchrnn.kernels.cpu import plan, threads
+from scratchrnn.kernels.cpu.machine import UNIT
 
 cell, dtype = sys.argv[1:]
 common = [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False, "batch_first": True}]
 if cell == "rnn":
-    layers = [srnn.RNN(7, 9, nonlinearity=n, dtype=dtype, **more) for more in common for n in ("tanh", "relu")]
+    layers = [srnn.RNN(7, 50, nonlinearity=n, dtype=dtype, **more) for more in common for n in ("tanh", "relu")]
 else:
-    layers = [srnn.LSTM(7, 9, proj_size=p, dtype=dtype, **more) for more in common for p in (0, 4)]
+    layers = [srnn.LSTM(7, 50, proj_size=p, dtype=dtype, **more) for more in common for p in (0, 4)]
+hidden = UNIT.lanes(np.dtype(dtype).itemsize) + 1  # shared by two threads, one of them has a single unit
+one_left = (srnn.RNN if cell == "rnn" else srnn.LSTM)(7, hidden, dtype=dtype)
+for weight in one_left.parameters.values():
+    weight.setflags(write=False)
 x = np.ones((6, 3, 7), dtype)
+fixed = np.ones((6, 3, 7), dtype)
+fixed.setflags(write=False)
+fixed_lengths = np.array([2, 6, 1])
+fixed_lengths.setflags(write=False)
 small = srnn.RNNCell(7, 9, dtype=dtype) if cell == "rnn" else srnn.LSTMCell(7, 9, dtype=dtype)
+kinds, together = set(), threads.run_together
+
+def by_units(*arguments):
+    done = together(*arguments)
+    kinds.add(("units", done))
+    return done
+
+def use(layer, x, lengths=None):
+    layer(x, lengths=lengths)
+    for kind in ("full", "minimal"):
+        trace = layer.forward(x, lengths=lengths, trace=kind)
+        for part in trace.layers.values():
+            part.a, part.gates if cell == "lstm" else None
+        layer.backward(trace, np.ones_like(trace.output))
+    state = trace.state
+    layer(x[..., ::-1], state)
+    layer.backward(layer.forward(x, state), None, state)
+
+threads.run_together = by_units
 with event.install_recorder("numba:compile") as recorder:
     for layer in layers:
-        lengths = np.array([2, 6, 1]) if not layer.batch_first else None
-        layer(x, lengths=lengths)
-        trace = layer.forward(x, lengths=lengths)
-        layer.backward(trace, np.ones_like(trace.output))
+        use(layer, x, np.array([2, 6, 1]) if not layer.batch_first else None)
+        use(layer, fixed, fixed_lengths if not layer.batch_first else None)
+        use(layer, np.moveaxis(np.ones((7, 3, 6), dtype), 0, 2).swapaxes(0, 1))
+        use(layer, x[:, 0])
     small(x[0])
+    small.forward(fixed[0])
     for count in (1, 3):
         srnn.set_num_threads(count)
-        wide = np.ones((200, 40, 7), dtype)
-        trace = layers[0].forward(wide)
-        layers[0].backward(trace, np.ones_like(trace.output))
+        use(layers[0], np.ones((200, 40, 7), dtype))
+        plan.LEAST_WORK = plan.LEAST_STEP = 1
+        use(layers[0], x[:, :1])
+        use(one_left, x[:, :1])
+assert kinds == {("units", True)}, kinds
 print(len(recorder.buffer))
+"""
+
+# runs what the command runs; prints the kernels that it left aside
+LEFT = """
+import importlib, pkgutil
+import numpy as np
+from scratchrnn.kernels import cpu
+from scratchrnn.kernels.cpu.jit import Kernel
+
+warmup = importlib.import_module("scratchrnn.cli.warmup")  # the name belongs to the command
+names = [f"scratchrnn.kernels.cpu.{module.name}" for module in pkgutil.iter_modules(cpu.__path__)]
+kernels = {k for name in names for k in vars(importlib.import_module(name)).values() if isinstance(k, Kernel)}
+assert len(kernels) > 5
+for dtype in (np.float32, np.float64):
+    for cell in ("rnn", "lstm"):
+        for _, run in warmup._passes(cell, dtype):
+            run()
+    print(*(f"{k.__name__} for {dtype.__name__}" for k in kernels if np.dtype(dtype) not in k._dtypes))
 """
 
 
@@ -102,6 +152,14 @@ def test_after_it_nothing_is_compiled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("cell", "dtype"), [("rnn", "float64"), ("lstm", "float32"), ("lstm", "float64")])
 def test_after_it_nothing_is_compiled_either(tmp_path: Path, cell: str, dtype: str) -> None:
     warm_up_and_use(tmp_path, cell, dtype)
+
+
+def test_no_kernel_is_left_aside() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT], env=environment(), capture_output=True, text=True, timeout=300
+    )  # in the cache of the other tests
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
 
 
 def test_everything_is_the_default(tmp_path: Path) -> None:

@@ -48,13 +48,14 @@ import json
 from numba.core import event
 import numpy as np
 import scratchrnn as srnn
-from scratchrnn.kernels.cpu import gemm, jit
+from scratchrnn.kernels.cpu import affine, jit
 
 def pack(dtype):
-    b = np.arange(1, 7, dtype=dtype)
+    weight = np.arange(1, 7, dtype=dtype).reshape(2, 3)
     with event.install_recorder("numba:compile") as recorder:
-        packed = gemm.packed(b, 2, 1, 3, 2)  # B[k, n] = b[2 n + k]
-    assert packed[packed != 0].tolist() == [1, 3, 5, 2, 4, 6], packed
+        packed, (kernel, arguments) = affine.transposed(weight, 1, 2)  # its last two columns
+        kernel(*arguments)
+    assert packed[packed != 0].tolist() == [2, 3, 5, 6], packed
     return len(recorder.buffer)
 """
 
@@ -241,6 +242,15 @@ def test_any_source_changes_the_folder(copy: Path) -> None:
     assert len(seen) == len(sources) + 2
 
 
+def test_what_is_compiled_in_from_outside_changes_the_folder(copy: Path) -> None:
+    """Numbers of `kernels/blocks.py` are constants of the compiled code."""
+    folder = copy / "kernels" / "cpu"
+    blocks = folder.parent / "blocks.py"
+    before = jit.source_hash(folder)
+    blocks.write_text(blocks.read_text(encoding="utf-8").replace("SUM_ROWS = 128", "SUM_ROWS = 64"), encoding="utf-8")
+    assert jit.source_hash(folder) != before
+
+
 def test_two_processes_may_fill_one_cache(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     program = PACK + "print(json.dumps([pack(np.float32), pack(np.float64)]))"
@@ -250,7 +260,8 @@ def test_two_processes_may_fill_one_cache(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    found = [json.loads(process.communicate(timeout=120)[0]) for process in both]
+    with both[0], both[1]:
+        found = [json.loads(process.communicate(timeout=120)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert max(found) > [0, 0]
     assert json.loads(call(program, cache).stdout) == [0, 0]
@@ -287,10 +298,10 @@ def test_two_dtypes_saved_at_once_are_kept_apart(tmp_path: Path) -> None:
             time.sleep(0.01)
         return process
 
-    index, data = saving("float32", ".nbi"), saving("float64", ".nbc")
-    for process, suffix in ((index, ".nbi"), (data, ".nbc")):
-        (tmp_path / f"past {suffix}").touch()
-        assert process.wait(60) == 0
+    with saving("float32", ".nbi") as index, saving("float64", ".nbc") as data:
+        for process, suffix in ((index, ".nbi"), (data, ".nbc")):
+            (tmp_path / f"past {suffix}").touch()
+            assert process.wait(60) == 0
     call(PACK + "pack(np.float32), pack(np.float64)", cache)  # checks the values
 
 
@@ -347,7 +358,7 @@ def test_a_user_without_a_home_can_compute(tmp_path: Path) -> None:
 def test_a_long_compile_says_so(tmp_path: Path, filled: Path) -> None:
     said = call(PACK + "jit.NOTICE_AFTER = 0\npack(np.float32)", tmp_path / "cache").stderr.splitlines()
     assert len(said) == 2
-    assert said[0].startswith("scratchrnn: compiling gemm.pack_all for float32")
+    assert said[0].startswith("scratchrnn: compiling affine.pack_transposed for float32")
     assert said[1].startswith("scratchrnn: compiled in ")
     quiet = call(COMPUTE, filled)
     assert quiet.stderr == ""

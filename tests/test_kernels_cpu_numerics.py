@@ -172,49 +172,68 @@ def dtype(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(params=[False, True], ids=["right", "both"])
+def packed(request: pytest.FixtureRequest) -> bool:
+    """Whether the left factor is packed, too: `product_packed`, else `product`."""
+    return bool(request.param)
+
+
 class Problem:
     """C += A·B inside larger memory: guards around C, nan around A, strides of its own for each."""
 
     GUARD = -0.0  # adding a padded column's zero would turn it to +0
 
-    def __init__(self, rng: np.random.Generator, dtype: Any, rows: int, n: int, k: int) -> None:
+    def __init__(self, rng: np.random.Generator, dtype: Any, rows: int, n: int, k: int, packed: bool) -> None:
         self.rows, self.n, self.k = rows, n, k
+        self.packed = packed  # A too, as in a weight gradient: stored as (k, rows)
         self.a, self.b, self.c = (rng.standard_normal(s).astype(dtype) for s in ((rows, k), (k, n), (rows, n)))
-        self.gap = rng.integers(0, 5, 4)
-        self.by_column = bool(rng.integers(2))  # A stored as (k, rows), as in a weight gradient
+        self.gap = [int(g) for g in rng.integers(0, 5, 4)]
+        self.lanes = UNIT.lanes(self.a.itemsize)
 
-    def packed(self) -> np.ndarray:
-        if self.by_column:
-            return gemm.packed(np.ascontiguousarray(self.b), 1, self.n, self.n, self.k)
-        return gemm.packed(np.ascontiguousarray(self.b.T), self.k, 1, self.n, self.k)
+    def right(self) -> np.ndarray:
+        """B, packed from a larger array with nan around it."""
+        before, pad = self.gap[2:]
+        source = self.b if self.packed else self.b.T
+        w = np.full((len(source), before + source.shape[1] + pad), np.nan, source.dtype)
+        w[:, before : before + source.shape[1]] = source
+        stride, out = w.shape[1], np.full(gemm.packed_size(self.n, self.k, w.dtype), np.nan, w.dtype)
+        if self.packed:
+            gemm.pack_columns(w.reshape(-1), before, stride, self.n, self.k, self.lanes, out)
+        else:
+            gemm.pack_rows(w.reshape(-1), before, stride, self.n, 0, self.n, self.k, self.lanes, out)
+        assert np.isfinite(out).all(), "padding of a panel is not written"
+        return out
 
-    def memory(self) -> tuple[np.ndarray, int, int, np.ndarray, int, int, int]:
-        """c, c_at, c_row, a, a_at, a_row, a_column."""
-        dtype = self.a.dtype
-        c_at, c_row, a_at, pad = int(self.gap[0]), self.n + int(self.gap[1]), int(self.gap[2]), int(self.gap[3])
+    def memory(self) -> tuple[np.ndarray, int, int, np.ndarray, int, int]:
+        """c, c_at, c_row, a, a_at, and the stride of a's rows, or of its columns if it is to be packed."""
+        dtype, (c_at, c_pad, a_at, pad) = self.a.dtype, self.gap
+        c_row = self.n + c_pad
         c = np.full(c_at + self.rows * c_row + 64, self.GUARD, dtype)
-        place = c_at + np.arange(self.rows)[:, None] * c_row + np.arange(self.n)
-        c[place] = self.c
-        a_row, a_column = (1, self.rows + pad) if self.by_column else (self.k + pad, 1)
+        c[c_at + np.arange(self.rows)[:, None] * c_row + np.arange(self.n)] = self.c
+        stride = (self.rows if self.packed else self.k) + pad
+        a_row, a_column = (1, stride) if self.packed else (stride, 1)
         a = np.full(a_at + self.rows * self.k + (self.rows + self.k) * pad + 64, np.nan, dtype)
         a[a_at + np.arange(self.rows)[:, None] * a_row + np.arange(self.k) * a_column] = self.a
-        return c, c_at, c_row, a, a_at, a_row, a_column
+        return c, c_at, c_row, a, a_at, stride
 
     def compute(self, cuts: Iterator[tuple[int, int]] | None = None) -> np.ndarray:
         """The whole memory of C after the product, made at once or in `cuts` of its rows."""
-        c, c_at, c_row, a, a_at, a_row, a_column = self.memory()
-        b, lanes, before = self.packed(), UNIT.lanes(self.a.itemsize), a.copy()
-        assert np.isfinite(b).all(), "padding of a panel is not written"
+        c, c_at, c_row, a, a_at, stride = self.memory()
+        b, edge, before = self.right(), gemm.scratch(self.a.dtype), a.copy()
         for first, last in cuts or [(0, self.rows)]:
-            gemm.product(
-                c, c_at + first * c_row, c_row, a, a_at + first * a_row, a_row, a_column, b, self.n, self.k, lanes,
-                last - first, gemm.scratch(self.a.dtype),
-            )  # fmt: skip
+            at, rows = c_at + first * c_row, last - first
+            if self.packed:
+                left = np.full(rows * self.k, np.nan, a.dtype)
+                gemm.pack_left(a, a_at + first, stride, rows, self.k, left, np.zeros(rows))
+                gemm.product_packed(c, at, c_row, left, 0, b, self.n, self.k, self.lanes, rows, edge)
+            else:
+                a_0 = a_at + first * stride
+                gemm.product(c, at, c_row, a, a_0, stride, b, self.n, self.k, self.lanes, rows, edge)
         assert np.array_equal(a, before, equal_nan=True)
         return c
 
     def inside(self, c: np.ndarray) -> np.ndarray:
-        at, row = int(self.gap[0]), self.n + int(self.gap[1])
+        at, row = self.gap[0], self.n + self.gap[1]
         return c[at + np.arange(self.rows)[:, None] * row + np.arange(self.n)]
 
     def check(self) -> None:
@@ -231,22 +250,22 @@ class Problem:
         assert guards.sum() == whole.size - got.size, "written outside of the columns"
 
 
-def test_every_number_of_rows_and_columns(dtype: Any, rng: np.random.Generator) -> None:
+def test_every_number_of_rows_and_columns(dtype: Any, packed: bool, rng: np.random.Generator) -> None:
     for rows, n in itertools.product(range(1, 71, 4), range(1, 71)):
-        Problem(rng, dtype, rows, n, int(rng.integers(1, 71))).check()
+        Problem(rng, dtype, rows, n, int(rng.integers(1, 71)), packed).check()
     for rows, k in itertools.product(range(1, 71), range(1, 71, 4)):
-        Problem(rng, dtype, rows, int(rng.integers(1, 71)), k).check()
+        Problem(rng, dtype, rows, int(rng.integers(1, 71)), k, packed).check()
 
 
-def test_long_sums_and_wide_panels(dtype: Any, rng: np.random.Generator) -> None:
+def test_long_sums_and_wide_panels(dtype: Any, packed: bool, rng: np.random.Generator) -> None:
     block = gemm.BLOCK
     for k, n in itertools.product((block - 1, block, block + 1, 3 * block + 5), (1, 31, 64, 65, 200, 513)):
-        Problem(rng, dtype, int(rng.integers(1, 20)), n, k).check()
+        Problem(rng, dtype, int(rng.integers(1, 20)), n, k, packed).check()
 
 
-def test_no_rows_and_no_terms_leave_everything(dtype: Any, rng: np.random.Generator) -> None:
-    for rows, k in ((0, 5), (3, 0)):
-        p = Problem(rng, dtype, rows, 7, k)
+def test_no_rows_and_no_terms_leave_everything(dtype: Any, packed: bool, rng: np.random.Generator) -> None:
+    for rows, k in ((0, 5),) if packed else ((0, 5), (3, 0)):  # a packed block has terms
+        p = Problem(rng, dtype, rows, 7, k, packed)
         assert np.array_equal(p.compute(), p.memory()[0])
 
 
@@ -255,24 +274,88 @@ def cut(rows: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
     return itertools.pairwise(places)
 
 
-def test_a_result_does_not_depend_on_the_rows_beside_it(dtype: Any, rng: np.random.Generator) -> None:
+def test_a_result_does_not_depend_on_the_rows_beside_it(dtype: Any, packed: bool, rng: np.random.Generator) -> None:
     groupings: list[Callable[[int], Iterator[tuple[int, int]]]] = [
         lambda rows: itertools.pairwise(range(rows + 1)),  # one at a time
         lambda rows: cut(rows, rng),
         lambda rows: cut(rows, rng),
     ]
     for rows, (n, k) in itertools.product((2, 5, 6, 7, 12, 13, 29), ((5, 9), (64, 131), (100, 300))):
-        p = Problem(rng, dtype, rows, n, k)
+        p = Problem(rng, dtype, rows, n, k, packed)
         whole = p.compute()
         for grouping in groupings:
             assert np.array_equal(p.compute(grouping(rows)), whole), f"rows {rows}, n {n}, k {k}"
 
 
-def test_a_result_does_not_depend_on_the_columns_beside_it(dtype: Any, rng: np.random.Generator) -> None:
+def test_a_result_does_not_depend_on_the_columns_beside_it(dtype: Any, packed: bool, rng: np.random.Generator) -> None:
     for rows, n, k in ((6, 67, 33), (5, 130, 140)):
-        p = Problem(rng, dtype, rows, n, k)
+        p = Problem(rng, dtype, rows, n, k, packed)
         whole = p.inside(p.compute())
         for first in (0, 1, 15, n - 1):
-            part = Problem(rng, dtype, rows, n - first, k)
+            part = Problem(rng, dtype, rows, n - first, k, packed)
             part.a, part.b, part.c = p.a, p.b[:, first:], p.c[:, first:]
             assert np.array_equal(part.inside(part.compute()), whole[:, first:])
+
+
+# --- packing
+
+
+def unpack(packed: np.ndarray, n: int, k: int, lanes: int) -> np.ndarray:
+    """B again, from panels [panel][k][columns]; what stands in the padding is zero."""
+    panels, at = [], 0
+    for p in range(0, n, gemm.VECTORS * lanes):
+        width = min(gemm.VECTORS, -(-(n - p) // lanes)) * lanes
+        panels.append(packed[at : at + k * width].reshape(k, width))
+        at += k * width
+    assert at == packed.size
+    whole = np.concatenate(panels, axis=1)
+    assert not whole[:, n:].any()
+    return whole[:, :n]
+
+
+def test_rows_of_several_groups_are_packed_side_by_side(dtype: Any, rng: np.random.Generator) -> None:
+    """A range of units of every gate, as threads that share a step pack them."""
+    lanes = UNIT.lanes(np.dtype(dtype).itemsize)
+    for groups, hidden, k in itertools.product((1, 4), (1, 5, 37, 101), (1, lanes - 1, lanes, lanes + 1, 50)):
+        w = rng.standard_normal((groups, hidden, k)).astype(dtype)
+        for unit, units in ((0, hidden), (hidden // 2, hidden - hidden // 2), (hidden - 1, 1), (hidden // 3, 1)):
+            out = np.full(gemm.packed_size(groups * units, k, dtype) + 5, np.nan, dtype)
+            gemm.pack_rows(w.reshape(-1), unit * k, k, units, hidden * k, groups * units, k, lanes, out)
+            assert np.isnan(out[-5:]).all(), "written beyond the end"
+            want = w[:, unit : unit + units].reshape(groups * units, k).T
+            assert np.array_equal(unpack(out[:-5], groups * units, k, lanes), want)
+
+
+def test_a_row_of_a_packed_block_is_zeroed_alone(dtype: Any, rng: np.random.Generator) -> None:
+    lanes, k = UNIT.lanes(np.dtype(dtype).itemsize), 7
+    for n in (1, lanes, gemm.VECTORS * lanes + 1, 3 * gemm.VECTORS * lanes + lanes):
+        b = rng.standard_normal((k, n)).astype(dtype)
+        for row in range(k):
+            out = np.full(gemm.packed_size(n, k, dtype), np.nan, dtype)
+            gemm.pack_columns(b.reshape(-1), 0, n, n, k, lanes, out)
+            gemm.pack_zeros(out, row, n, k, lanes)
+            want = b.copy()
+            want[row] = 0
+            assert np.array_equal(unpack(out, n, k, lanes), want)
+
+
+def test_left_factor_and_its_sums(dtype: Any, rng: np.random.Generator) -> None:
+    """Tiles of rows, and each row summed in float64 onto what was there, first to last."""
+    strips = (1, gemm.STRIP - 1, gemm.STRIP, gemm.STRIP + 1, 128)
+    for rows, k in itertools.product((*range(1, 3 * gemm.ROWS + 2), 100), strips):
+        at, stride = 3, rows + 4
+        w = np.full(at + k * stride + 32, np.nan, dtype)
+        a = rng.standard_normal((k, rows)).astype(dtype)
+        w[at + np.arange(k)[:, None] * stride + np.arange(rows)] = a
+        left, before = np.full(rows * k + 32, np.nan, dtype), rng.standard_normal(rows)
+        sums = np.concatenate([before, [np.nan]])
+        gemm.pack_left(w, at, stride, rows, k, left, sums)
+        assert np.isnan(left[rows * k :]).all(), "written beyond the end"
+        assert np.isnan(sums[-1])
+        for r in range(0, rows, gemm.ROWS):
+            tile = left[r * k : min(r + gemm.ROWS, rows) * k].reshape(k, -1)
+            assert np.array_equal(tile, a[:, r : r + gemm.ROWS])
+        want = before
+        for row in a.astype(np.float64):
+            want = want + row
+        assert np.array_equal(sums[:-1], want)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,17 +104,58 @@ def test_an_exception_in_a_task_reaches_the_caller(bad: int) -> None:
     srnn.set_num_threads(3)
     done: list[int] = []
 
-    def task(part: int, first: int, last: int) -> None:
+    def task(part: int, wait: float) -> None:
         if part == bad:
             raise ArithmeticError(f"part {part}")
-        time.sleep(0.2 * (part == (bad + 1) % 3))
+        time.sleep(wait)
         done.append(part)
 
     with pytest.raises(ArithmeticError, match=f"part {bad}"):
-        threads.run(task, threads.split(9, 3))
+        threads.run(task, [(part, 0.2 * (part == (bad + 1) % 3)) for part in range(3)])
     assert sorted(done) == sorted({0, 1, 2} - {bad}), "a task still runs after the call"
-    threads.run(lambda part, first, last: done.append(part), threads.split(9, 3))  # the pool still serves
+    threads.run(lambda part: done.append(part), [(part,) for part in range(3)])  # the pool still serves
     assert len(done) == 5
+
+
+def test_the_last_call_is_made_by_the_caller_and_the_others_beside_it() -> None:
+    srnn.set_num_threads(3)
+    all_there = threading.Barrier(3)
+    found: dict[int, int] = {}
+
+    def task(part: int) -> None:
+        all_there.wait(30)
+        found[part] = threading.get_ident()
+
+    threads.run(task, [(part,) for part in range(3)])
+    assert len(set(found.values())) == 3
+    assert found[2] == threading.get_ident()
+
+
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_no_call_is_made_twice_where_threads_cannot_start(started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on threads is reached while the pool grows: the caller makes the calls that nobody else makes."""
+    srnn.set_num_threads(2 if srnn.get_num_threads() != 2 else 3)
+    srnn.set_num_threads(5)  # a new pool
+    made, starts, start = [0] * 5, [0], threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        starts[0] += 1
+        if starts[0] > started:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def task(part: int) -> None:
+        time.sleep(0.02)
+        made[part] += 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        threads.run(task, [(part,) for part in range(5)])
+        assert made == [1] * 5
+        time.sleep(0.2)
+    all_there = threading.Barrier(5)
+    threads.run(lambda: all_there.wait(10), [()] * 5)  # now they can, and nothing is left over
+    assert made == [1] * 5
 
 
 def test_a_layer_still_computes_when_the_interpreter_ends() -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from scratchrnn.kernels.cpu import plan, threads
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = (1, 2, 3, 4, 7)
-T, B, I, H, P = 31, 23, 71, 101, 67  # enough work for seven threads, none of it a whole number of tiles
+T, B, I, H, P = 71, 23, 71, 101, 67  # enough work for seven threads, none of it a whole number of tiles
 CELLS = ["tanh", "relu", "lstm", "lstm-projected"]
 
 
@@ -83,14 +83,14 @@ class Recorder:
         self.workers: set[int] = set()
         self._run = threads.run
 
-    def __call__(self, task: Callable[..., Any], ranges: list[tuple[int, int]]) -> None:
-        self.parts.append(len(ranges))
+    def __call__(self, task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+        self.parts.append(len(calls))
 
         def noted(*arguments: Any) -> None:
             self.workers.add(threading.get_ident())
             task(*arguments)
 
-        self._run(noted, ranges)
+        self._run(noted, calls)
 
 
 @pytest.fixture
@@ -271,13 +271,13 @@ def test_an_exception_in_a_kernel_reaches_the_caller_of_a_layer(
     srnn.set_num_threads(3)
     run = threads.run
 
-    def failing(task: Callable[..., Any], ranges: list[tuple[int, int]]) -> None:
-        def one(part: int, first: int, last: int) -> None:
+    def failing(task: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+        def one(part: int, *arguments: Any) -> None:
             if part == 0:
                 raise MemoryError("no room")
-            task(part, first, last)
+            task(*arguments)
 
-        run(one, ranges)
+        run(one, [(part, *call) for part, call in enumerate(calls)])
 
     with monkeypatch.context() as patch:
         patch.setattr(threads, "run", failing)

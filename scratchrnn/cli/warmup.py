@@ -99,15 +99,15 @@ def _kept(folder: Path) -> set[str]:
 
 
 def _passes(cell: str, dtype: DType) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The three ways through a layer, each to be run on layers that together use every kernel of it."""
+    """The three uses of a layer, each to be run on layers that together use every kernel of it."""
     import numpy as np
 
     layers = _layers(cell, dtype)
     x = np.zeros((STEPS, BATCH, INPUTS), dtype)
     yield "inference", lambda: [layer(x) for layer in layers]
-    yield "forward", lambda: [layer.forward(x) for layer in layers]
-    traces = [layer.forward(x) for layer in layers]
-    pairs = list(zip(layers, traces, strict=True))
+    minimal = [layer.forward(x, trace="minimal") for layer in layers]  # computes at access what a full trace keeps
+    yield "trace", lambda: [(trace.a, trace.gates if cell == "lstm" else None) for trace in minimal]
+    pairs = list(zip(layers, minimal, strict=True))
     yield "backward", lambda: [layer.backward(trace, np.zeros_like(trace.output)) for layer, trace in pairs]
 
 
