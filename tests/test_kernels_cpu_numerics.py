@@ -319,7 +319,7 @@ def test_rows_of_several_groups_are_packed_side_by_side(dtype: Any, rng: np.rand
     for groups, hidden, k in itertools.product((1, 4), (1, 5, 37, 101), (1, lanes - 1, lanes, lanes + 1, 50)):
         w = rng.standard_normal((groups, hidden, k)).astype(dtype)
         for unit, units in ((0, hidden), (hidden // 2, hidden - hidden // 2), (hidden - 1, 1), (hidden // 3, 1)):
-            out = np.full(gemm.packed_size(groups * units, k, dtype) + 5, np.nan, dtype)
+            out = np.full(gemm.packed_size(groups * units, k, np.dtype(dtype)) + 5, np.nan, dtype)
             gemm.pack_rows(w.reshape(-1), unit * k, k, units, hidden * k, groups * units, k, lanes, out)
             assert np.isnan(out[-5:]).all(), "written beyond the end"
             want = w[:, unit : unit + units].reshape(groups * units, k).T
@@ -331,7 +331,7 @@ def test_a_row_of_a_packed_block_is_zeroed_alone(dtype: Any, rng: np.random.Gene
     for n in (1, lanes, gemm.VECTORS * lanes + 1, 3 * gemm.VECTORS * lanes + lanes):
         b = rng.standard_normal((k, n)).astype(dtype)
         for row in range(k):
-            out = np.full(gemm.packed_size(n, k, dtype), np.nan, dtype)
+            out = np.full(gemm.packed_size(n, k, np.dtype(dtype)), np.nan, dtype)
             gemm.pack_columns(b.reshape(-1), 0, n, n, k, lanes, out)
             gemm.pack_zeros(out, row, n, k, lanes)
             want = b.copy()

@@ -96,6 +96,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     made = Recorder()
+    monkeypatch.setattr(plan, "LEAST_WORK", 1_000_000)  # the smallest product here is split, too
     monkeypatch.setattr(threads, "run", made)
     return made
 

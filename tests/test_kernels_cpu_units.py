@@ -57,7 +57,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Together:
     monkeypatch.setattr(plan, "LEAST_STEP", 1)
     monkeypatch.setattr(plan, "FEW_SAMPLES", 1000)
     monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
-    assert 1 < plan.steps_per_chunk(T, B, H) < T / 2
+    assert 1 < plan.steps_per_chunk(T, B, H, 0) < T / 2
     made = Together()
     monkeypatch.setattr(threads, "run_together", made)
     return made
@@ -347,16 +347,7 @@ def test_who_cannot_meet_shares_samples(
         with threads._together:
             assert_same(p.everything(), want, reason)
     else:
-        submit, taken = threads.ThreadPoolExecutor.submit, [0]
-
-        def ended(*arguments: Any) -> Any:
-            """Some tasks are taken, then none."""
-            taken[0] += 1
-            if taken[0] % 3 == 0:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            return submit(*arguments)
-
-        monkeypatch.setattr(threads.ThreadPoolExecutor, "submit", ended)
+        monkeypatch.setattr(sys, "is_finalizing", lambda: True)
         assert_same(p.everything(), want, reason)
     assert together.calls == [(4, False)] * 4
     assert by_samples.count(4) >= 4

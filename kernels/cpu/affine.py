@@ -171,6 +171,11 @@ def weight_gradients(
                 dbias_hh[first + j] += left[j]
 
 
+def flat(array: Array) -> Array:
+    """The array in one row; a read-only one copied, since it is another type to Numba, which would compile for it."""
+    return (array if array.flags.writeable else array.copy()).reshape(-1)
+
+
 class Packing:
     """Room for W_ih and W_hh packed for some units, and the call that fills it."""
 
@@ -180,7 +185,7 @@ class Packing:
         both = room(split + packed_size(gates * units, size, dtype), dtype)
         self.p_ih, self.p_hh = both[:split], both[split:]
         arguments = (
-            weight_ih.reshape(-1), weight_hh.reshape(-1), inputs, size, gates, rows // gates, unit, units,
+            flat(weight_ih), flat(weight_hh), inputs, size, gates, rows // gates, unit, units,
             UNIT.lanes(weight_ih.itemsize), self.p_ih, self.p_hh,
         )  # fmt: skip
         self.call = pack_forward.ready(dtype, *arguments), arguments
@@ -196,7 +201,7 @@ def transposed(weight: Array, column: int, columns: int) -> tuple[Array, Call]:
     """Room for columns column..column+columns of W packed for products with Wᵀ, and the call that fills it."""
     rows, width = weight.shape
     packed = room(packed_size(columns, rows, weight.dtype), weight.dtype)
-    arguments = (weight.reshape(-1), rows, width, column, columns, UNIT.lanes(weight.itemsize), packed)
+    arguments = (flat(weight), rows, width, column, columns, UNIT.lanes(weight.itemsize), packed)
     return packed, (pack_transposed.ready(weight.dtype, *arguments), arguments)
 
 
@@ -224,7 +229,7 @@ def preactivations(
     lanes, block = UNIT.lanes(x.itemsize), block_steps(batch)
     weights = Packing(weight_ih, weight_hh, 1, 0, rows).now()
     fixed = (
-        x.reshape(-1), inputs, batch, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1),
+        flat(x), inputs, batch, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1),
         size, a.reshape(-1), lanes,
     )  # fmt: skip
     kernel = preactivations_of.ready(dtype, *fixed, scratch(dtype), block, 0, 0)
@@ -248,7 +253,7 @@ def backward(
     (steps, batch, inputs), rows, size, dtype = x.shape, da.shape[2], h.shape[2], da.dtype
     lanes, block = UNIT.lanes(da.itemsize), block_steps(batch)
     sums = (
-        da.reshape(-1), rows, x.reshape(-1), inputs, h.reshape(-1), size, batch, steps, block, lengths,
+        da.reshape(-1), rows, flat(x), inputs, h.reshape(-1), size, batch, steps, block, lengths,
         dweight_ih.reshape(-1), dweight_hh.reshape(-1), dbias_ih, dbias_hh, lanes,
     )  # fmt: skip
     right = packed_size(max(inputs, size), SUM_ROWS, dtype)

@@ -33,9 +33,10 @@ Call = tuple[Any, tuple[Any, ...]]  # a compiled function and its arguments
 
 
 def source_hash(folder: Path | None = None) -> str:
-    """Hash of every Python file of a folder of kernels, names included."""
+    """Hash of every Python file of a folder of kernels, and of what they share with others, names included."""
     digest = hashlib.sha256()
-    for path in sorted((folder or Path(__file__).parent).glob("*.py")):
+    folder = folder or Path(__file__).parent
+    for path in [*sorted(folder.glob("*.py")), folder.parent / "blocks.py"]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..blocks import SUM_ROWS, block_steps
 from . import affine, threads
-from .affine import Packing, preactivations
+from .affine import Packing, flat, preactivations
 from .barrier import Meeting
 from .gemm import ROWS, packed_size, room, scratch
 from .jit import Call
@@ -104,7 +104,7 @@ def _forward(
         samples, rows = part.last - part.first, GATES * part.units
         chunk = steps_per_chunk(steps, samples, rows * x.itemsize, weights.p_ih.nbytes)
         arguments = (
-            x.reshape(-1), inputs, batch, steps, bias[:, part.unit : part.unit + part.units].reshape(-1),
+            flat(x), inputs, batch, steps, bias[:, part.unit : part.unit + part.units].ravel(),
             weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),
             output.reshape(-1), hidden, size, chunk, lanes, scratch(dtype),
             nothing if weight_hr is None else room(samples * hidden, dtype),

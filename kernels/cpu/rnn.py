@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import affine
-from .affine import Packing, preactivations
+from .affine import Packing, flat, preactivations
 from .barrier import Meeting
 from .gemm import room, scratch
 from .jit import Call
@@ -91,7 +91,7 @@ def _forward(
         samples = part.last - part.first
         chunk = steps_per_chunk(steps, samples, part.units * x.itemsize, weights.p_ih.nbytes)
         arguments = (
-            x.reshape(-1), inputs, batch, steps, bias[part.unit : part.unit + part.units], weights.p_ih, weights.p_hh,
+            flat(x), inputs, batch, steps, bias[part.unit : part.unit + part.units], weights.p_ih, weights.p_hh,
             nonlinearity == "relu", lengths, h.reshape(-1), slots, output.reshape(-1), hidden, chunk, lanes,
             scratch(dtype), room(chunk * samples * part.units, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,

@@ -72,11 +72,14 @@ class _Job:
 class _Pool:
     """Threads that take jobs from a queue; daemons, since nobody's exit may wait for them."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self.size = 0
-        with suppress(RuntimeError):  # the interpreter is ending and starts no threads
-            for _ in range(size):
+
+    def grow(self, size: int) -> None:
+        """Have `size` threads, or as many as can be started: there may be a limit, or the interpreter is ending."""
+        with suppress(RuntimeError):
+            while self.size < size:
                 threading.Thread(target=self._work, name="scratchrnn", daemon=True).start()
                 self.size += 1
 
@@ -146,7 +149,8 @@ def _hand_out(task: Task, calls: Sequence[tuple[Any, ...]], together: bool = Fal
         return jobs
     with _lock:
         if _pool is None:
-            _pool = _Pool(get_num_threads() - 1)
+            _pool = _Pool()
+        _pool.grow(get_num_threads() - 1)
         if _pool.size >= (len(calls) if together else 1):
             for call in calls:
                 job = _Job(task, call)
