@@ -79,7 +79,7 @@ def test_many_interrupts_at_any_moment() -> None:
 inside = False
 
 def stop(*_):
-    """An interrupt within the call alone: this program is not to end."""
+    # within the call alone: this program is not to end
     global inside
     if inside:
         inside = False
