@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from scratchrnn import _memory
 from scratchrnn._validate import check_positive_int
 from scratchrnn.kernels import blocks
+from scratchrnn.kernels import memory as memory  # for layers, which go through this door too
 
 
 class BackendUnavailableError(RuntimeError):
@@ -211,7 +211,7 @@ def release_memory() -> None:
 
     >>> release_memory()
     """
-    _memory.release()
+    memory.release()
 
 
 def kernel_cache_folder() -> Path:

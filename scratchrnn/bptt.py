@@ -17,10 +17,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from scratchrnn import _memory, backends
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_positive_int, describe
-from scratchrnn.backends import Kernels
+from scratchrnn.backends import Kernels, memory
 from scratchrnn.layers import direction, edge
 from scratchrnn.layers.direction import Cell, Weights
 from scratchrnn.layers.stack import Recurrent
@@ -137,7 +137,7 @@ def checkpointed(
     for n, strand in enumerate(strands):
         strand.d_h_n = None if d_h_n is None else d_h_n[n]
         strand.d_c_n = None if d_c_n is None else d_c_n[n]
-    dx = _memory.empty(xs.shape, layer.dtype)
+    dx = memory.empty(xs.shape, layer.dtype)
     run = _Run(backends.load(layer.backend), layer.cell, xs, ns, strands, dx)
 
     starts: list[States] = [[(h_0[n], None if c_0 is None else c_0[n]) for n in range(layer.num_layers)]]
@@ -202,7 +202,7 @@ class _Run:
 
     def read(self, part: slice) -> FloatArray:
         """One segment of x, zero on padding: a copy."""
-        x = _memory.copy(self.x[part])
+        x = memory.copy(self.x[part])
         zero_padding(x, direction.lengths_in(self.lengths, part))
         return x
 
@@ -250,8 +250,8 @@ class _Run:
             dh[0] = before.dh[-1]
             if dc is not None and before.dc is not None:
                 dc[0] = before.dc[-1]
-        da = _memory.empty((part.stop - part.start, len(self.lengths), strand.w.weight_ih.shape[0]), dh.dtype)
-        dx = _memory.empty(trace.input.shape, trace.input.dtype) if n else self.dx[part]
+        da = memory.empty((part.stop - part.start, len(self.lengths), strand.w.weight_ih.shape[0]), dh.dtype)
+        dx = memory.empty(trace.input.shape, trace.input.dtype) if n else self.dx[part]
         direction.backward_kernel(
             self.kernels, self.cell, strand.w, trace.input, trace.lengths, trace.h, trace._c, trace._gates, dh, dc, da,
             dx, strand.dw,

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from numba.extending import overload
 
-from scratchrnn import _memory, backends
+from scratchrnn import backends
+from scratchrnn.kernels import memory
 
 # no database: what a run tries depends on the code alone
 hypothesis.settings.register_profile("scratchrnn", derandomize=True, deadline=None, database=None)
@@ -76,5 +77,5 @@ def nan_in_unwritten_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fill what np.empty and np.empty_like return with NaN: an element that nobody writes shows at once."""
     monkeypatch.setattr(np, "empty", _nan)
     monkeypatch.setattr(np, "empty_like", _nan_like)
-    with _memory.poisoned():
+    with memory.poisoned():
         yield

@@ -13,6 +13,7 @@ import pytest
 
 import scratchrnn as srnn
 from scratchrnn import backends
+from scratchrnn.kernels import memory
 from scratchrnn.kernels.cpu import affine, lstm, lstm_loops, plan, rnn, rnn_loops, threads
 from scratchrnn.kernels.cpu.gemm import ROWS
 from scratchrnn.kernels.cpu.jit import Kernel
@@ -289,6 +290,7 @@ def test_nothing_is_read_before_it_is_written(
 
         with monkeypatch.context() as patch:
             patch.setattr(np, "empty", empty)
+            patch.setattr(memory, "empty", empty)
             patch.setattr(np, "empty_like", lambda array: empty(array.shape, array.dtype))
             found.append(p.everything())
     assert filled[0] > 60, "the kernels' own workspace"

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scratchrnn import _memory, backends
-from scratchrnn._memory import ALIGNMENT, LEAST, empty, zeros
+from scratchrnn import backends
+from scratchrnn.kernels import memory
+from scratchrnn.kernels.memory import ALIGNMENT, LEAST, empty, zeros
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 N = LEAST // 4  # float32 numbers that just come from the pool
@@ -29,13 +30,13 @@ def first_block(array: np.ndarray) -> Any:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A pool of the test's own, with nothing in it."""
-    made = _memory._Pool()
-    monkeypatch.setattr(_memory, "_pool", made)
+    made = memory._Pool()
+    monkeypatch.setattr(memory, "_pool", made)
     return made
 
 
 def lend(pool: Any, nbytes: int) -> np.ndarray:
-    return pool.lend((nbytes // 4,), F4, _memory._rounded(nbytes), False)
+    return pool.lend((nbytes // 4,), F4, memory._rounded(nbytes), False)
 
 
 # Ordinary arrays
@@ -79,8 +80,8 @@ def test_what_the_caller_owns_is_no_part_of_it(pool: Any) -> None:
 
 def test_at_most_an_eighth_is_wasted() -> None:
     for n in [*range(LEAST, LEAST + 5000), *(int(LEAST * 1.001**k) for k in range(15000))]:
-        assert n <= _memory._rounded(n) <= n * 9 / 8
-    sizes = {_memory._rounded(n) for n in range(LEAST + 1, 2 * LEAST + 1)}
+        assert n <= memory._rounded(n) <= n * 9 / 8
+    sizes = {memory._rounded(n) for n in range(LEAST + 1, 2 * LEAST + 1)}
     assert len(sizes) == 8
 
 
@@ -261,24 +262,24 @@ time.sleep(0.05)
 def test_a_forked_child_begins_with_nothing_idle() -> None:
     code = f"""
 import os, numpy as np
-from scratchrnn import _memory
+from scratchrnn.kernels import memory
 f4 = np.dtype(np.float32)
-a, b = _memory.empty(({N},), f4), _memory.empty(({N},), f4)
+a, b = memory.empty(({N},), f4), memory.empty(({N},), f4)
 a.fill(1)
 del b
-assert _memory.idle_bytes() == {LEAST}
+assert memory.idle_bytes() == {LEAST}
 pid = os.fork()
 if pid == 0:
-    assert _memory.idle_bytes() == 0
+    assert memory.idle_bytes() == 0
     assert (a == 1).all()
-    c = _memory.empty(({N},), f4)
+    c = memory.empty(({N},), f4)
     c.fill(2)
     assert (a == 1).all()
     del a, c
-    assert _memory.idle_bytes() == 2 * {LEAST}
+    assert memory.idle_bytes() == 2 * {LEAST}
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-assert _memory.idle_bytes() == {LEAST}
+assert memory.idle_bytes() == {LEAST}
 assert (a == 1).all()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -292,7 +293,7 @@ assert (a == 1).all()
         "import builtins; builtins.a = make()",
         "import sys; sys.a = make()",
         "a = [make()]; a.append(a)",
-        "import scratchrnn._memory as m; m.a = make(); m._a = make()",
+        "import scratchrnn.kernels.memory as m; m.a = make(); m._a = make()",
         "class A:\n    def __del__(self): make().fill(1)\na = A(); b = make()",
         "import atexit; a = make(); atexit.register(lambda: a.fill(1))",
         DAEMON,
@@ -300,7 +301,7 @@ assert (a == 1).all()
 )
 def test_arrays_alive_at_exit_say_nothing(held_by: str) -> None:
     code = (
-        "import numpy as np\nfrom scratchrnn._memory import empty\n"
+        "import numpy as np\nfrom scratchrnn.kernels.memory import empty\n"
         f"make = lambda empty=empty, shape=({N},), dtype=np.dtype(np.float32): empty(shape, dtype)\n{held_by}\n"
     )
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=False)
@@ -311,7 +312,7 @@ def test_arrays_alive_at_exit_say_nothing(held_by: str) -> None:
 
 
 def test_poisoned(pool: Any) -> None:
-    with _memory.poisoned():
+    with memory.poisoned():
         for shape in [(N,), (3,)]:
             for dtype in (F4, F8):
                 assert np.isnan(empty(shape, dtype)).all()
@@ -329,8 +330,8 @@ def test_poisoned(pool: Any) -> None:
 
 def test_poison_ends_with_an_error_and_nests(pool: Any) -> None:
     def fail() -> None:
-        with _memory.poisoned():
-            with _memory.poisoned():
+        with memory.poisoned():
+            with memory.poisoned():
                 pass
             assert pool.poisoned
             raise KeyError

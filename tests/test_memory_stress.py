@@ -14,14 +14,14 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from scratchrnn import _memory
-from scratchrnn._memory import LEAST
+from scratchrnn.kernels import memory
+from scratchrnn.kernels.memory import LEAST
 
 F4 = np.dtype(np.float32)
 
 
 def lend(pool: Any, nbytes: int, zeroed: bool = False) -> np.ndarray:
-    return pool.lend((nbytes // 4,), F4, _memory._rounded(nbytes), zeroed)
+    return pool.lend((nbytes // 4,), F4, memory._rounded(nbytes), zeroed)
 
 
 class Arrays(RuleBasedStateMachine):
@@ -29,7 +29,7 @@ class Arrays(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.pool = _memory._Pool(limit=12 * LEAST, window=7)
+        self.pool = memory._Pool(limit=12 * LEAST, window=7)
         self.live: list[tuple[np.ndarray, float]] = []
         self.number = 0.0
 
@@ -113,7 +113,7 @@ def churn(pool: Any, seed: int, rounds: int, wrong: list[str]) -> None:
 @pytest.mark.usefixtures("hasty_threads")
 def test_sizes_that_appear_while_another_thread_counts() -> None:
     """Sums walk over all sizes; each thread here brings new ones all the time."""
-    pool = _memory._Pool(limit=4 * LEAST, window=2)
+    pool = memory._Pool(limit=4 * LEAST, window=2)
     failed: list[BaseException] = []
 
     def run(first: int) -> None:
@@ -136,7 +136,7 @@ def test_sizes_that_appear_while_another_thread_counts() -> None:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_threads() -> None:
-    pool = _memory._Pool(limit=20 * LEAST, window=10)
+    pool = memory._Pool(limit=20 * LEAST, window=10)
     wrong: list[str] = []
     threads = [threading.Thread(target=churn, args=(pool, seed, 400, wrong)) for seed in range(6)]
     for thread in threads:
@@ -150,7 +150,7 @@ def test_threads() -> None:
 
 def test_loans_that_end_in_the_garbage_collector() -> None:
     """Cycles hold arrays; collected after nearly every allocation, their loans end in the middle of other calls."""
-    pool = _memory._Pool()
+    pool = memory._Pool()
     before = gc.get_threshold()
     wrong: list[str] = []
     gc.set_threshold(1, 1, 1)

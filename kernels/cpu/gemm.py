@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .. import memory
 from .jit import OPTIONS, inner
 from .machine import UNIT
 from .simd import copy, pointer, register_tile, transpose
@@ -23,8 +24,6 @@ from .simd import copy, pointer, register_tile, transpose
 Array = NDArray[np.floating[Any]]
 
 BLOCK = 128  # of k
-LINE = 64  # bytes of a cache line, and of the widest vector
-ALIGNED_FROM = 32 * 1024  # bytes: below, finding the start costs more than it saves
 STRIP = 16  # rows that are packed together: their lines fit the first cache
 ROWS, VECTORS = UNIT.rows, UNIT.vectors
 
@@ -36,13 +35,8 @@ def packed_size(n: int, k: int, dtype: np.dtype[Any]) -> int:
 
 
 def room(n: int, dtype: np.dtype[Any]) -> Array:
-    """Room for n numbers; if they are many, from the start of a cache line on, so that no vector lies across two."""
-    if n * dtype.itemsize < ALIGNED_FROM:
-        return np.empty(n, dtype)
-    memory = np.empty(n + LINE // dtype.itemsize, dtype)
-    address: int = memory.__array_interface__["data"][0]
-    start = -address % LINE // dtype.itemsize
-    return memory[start : start + n]
+    """Room for n numbers; if they are many, on memory used before, and from the start of a cache line on."""
+    return memory.empty((n,), dtype)
 
 
 def scratch(dtype: np.dtype[Any]) -> Array:

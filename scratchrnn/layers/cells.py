@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchrnn import _memory, backends
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
+from scratchrnn.backends import memory
 from scratchrnn.init import torch_default_
 from scratchrnn.layers import direction, edge
 from scratchrnn.layers.direction import GATES, Cell, Weights, check_nonlinearity
@@ -74,7 +75,7 @@ class RecurrentCell(Module):
         batched = x.ndim == 2
         self._check_parameters()
         xs = x[None] if batched else x[None, None]
-        xs = _memory.copy(xs) if keep else edge.readable(xs)
+        xs = memory.copy(xs) if keep else edge.readable(xs)
         batch = xs.shape[1]
         h, c = (*self._enter_state("state", state, batch, batched), None)[:2]
         if h is None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchrnn import _memory, backends
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn.backends import Kernels
+from scratchrnn.backends import Kernels, memory
 from scratchrnn.trace import LayerGradients, LayerTrace, reverse_time, zero_padding
 
 GATES = {"rnn": 1, "lstm": 4}
@@ -66,7 +66,7 @@ class Weights(NamedTuple):
 
     def zeros(self) -> Weights:
         """Zeros of these shapes: where gradients are summed."""
-        return Weights._make(None if w is None else _memory.zeros(w.shape, w.dtype) for w in self)
+        return Weights._make(None if w is None else memory.zeros(w.shape, w.dtype) for w in self)
 
 
 def segments(steps: int, batch: int, every: int | None = None) -> list[slice]:
@@ -104,7 +104,7 @@ class Recompute:
     def gates(self, trace: LayerTrace) -> FloatArray:
         """Activated gates (T, B, 4H)."""
         steps, batch, _ = trace.input.shape
-        gates = _memory.empty((steps, batch, self.weights.weight_ih.shape[0]), trace.h.dtype)
+        gates = memory.empty((steps, batch, self.weights.weight_ih.shape[0]), trace.h.dtype)
         read = _read(trace)
         for part in segments(steps, batch):
             self.gates_in(part, trace, read, gates[part])
@@ -117,7 +117,7 @@ class Recompute:
 
     def _a(self, trace: LayerTrace, read: FloatArray, part: slice) -> FloatArray:
         w, kernels = self.weights, backends.load(self.backend)
-        a = _memory.empty((part.stop - part.start, read.shape[1], w.weight_ih.shape[0]), read.dtype)
+        a = memory.empty((part.stop - part.start, read.shape[1], w.weight_ih.shape[0]), read.dtype)
         (kernels.lstm if self.cell.has_c else kernels.rnn).preactivations(
             read[part], w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, lengths_in(trace.lengths, part),
             trace.h[slots(part)], a,
@@ -142,7 +142,7 @@ def infer(
     c_n: FloatArray | None,  # (B, H) out, of an LSTM
 ) -> FloatArray:  # (T, B, P)
     """Output and final state, nothing kept."""
-    output = _memory.empty((x.shape[0], *h_0.shape), x.dtype)
+    output = memory.empty((x.shape[0], *h_0.shape), x.dtype)
     if c_0 is None:
         kernels.rnn.infer(
             x, h_0, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, cell.nonlinearity, lengths, output, h_n
@@ -170,14 +170,14 @@ def forward(
     steps, batch, _ = x.shape
     read = reverse_time(x, lengths) if reverse else x
     again = Recompute(kernels.name, cell, w)
-    h = _memory.empty((steps + 1, *h_0.shape), x.dtype)
+    h = memory.empty((steps + 1, *h_0.shape), x.dtype)
     h[0] = h_0
     if c_0 is None:
         kernels.rnn.forward(read, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, cell.nonlinearity, lengths, h)
         return LayerTrace(h, x, lengths, reverse, minimal, None, None, again)
-    c = _memory.empty((steps + 1, *c_0.shape), x.dtype)
+    c = memory.empty((steps + 1, *c_0.shape), x.dtype)
     c[0] = c_0
-    gates = None if minimal else _memory.empty((steps, batch, w.weight_ih.shape[0]), x.dtype)
+    gates = None if minimal else memory.empty((steps, batch, w.weight_ih.shape[0]), x.dtype)
     kernels.lstm.forward(read, w.weight_ih, w.weight_hh, w.bias_ih, w.bias_hh, w.weight_hr, lengths, h, c, gates)
     return LayerTrace(h, x, lengths, reverse, minimal, c, gates, again)
 
@@ -196,10 +196,10 @@ def backward(
     if d_output is not None and trace.reverse:
         d_output = reverse_time(d_output, lengths)
     dh, dc = cotangents(trace, d_output, d_h_n, d_c_n, lengths)
-    dx, dw = _memory.empty(trace.input.shape, trace.input.dtype), w.zeros()
+    dx, dw = memory.empty(trace.input.shape, trace.input.dtype), w.zeros()
     parts = segments(steps, batch) if trace.minimal else [slice(0, steps)]
-    da = _memory.empty((parts[0].stop, batch, w.weight_ih.shape[0]), dh.dtype)  # of the longest segment
-    gates = _memory.empty(da.shape, da.dtype) if cell.has_c and trace.minimal else trace._gates
+    da = memory.empty((parts[0].stop, batch, w.weight_ih.shape[0]), dh.dtype)  # of the longest segment
+    gates = memory.empty(da.shape, da.dtype) if cell.has_c and trace.minimal else trace._gates
     for part in reversed(parts):
         count = part.stop - part.start
         gates_in = None if gates is None else gates[:count]
@@ -226,7 +226,7 @@ def cotangents(
     ending = np.flatnonzero((lengths > 0) & (lengths <= steps))
     ends = (lengths[ending], ending)
 
-    dh = _memory.empty(trace.h.shape, trace.h.dtype)
+    dh = memory.empty(trace.h.shape, trace.h.dtype)
     dh[0] = 0
     dh[1:] = 0 if d_output is None else d_output
     zero_padding(dh[1:], trace.lengths)  # the output there is constantly zero
@@ -234,7 +234,7 @@ def cotangents(
         dh[ends] += d_h_n[ending]
     if trace._c is None:
         return dh, None
-    dc = _memory.zeros(trace._c.shape, trace._c.dtype)
+    dc = memory.zeros(trace._c.shape, trace._c.dtype)
     if d_c_n is not None:
         dc[ends] += d_c_n[ending]
     return dh, dc

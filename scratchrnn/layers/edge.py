@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from scratchrnn import _memory
 from scratchrnn._typing import DType, FloatArray, IntArray
 from scratchrnn._validate import check_array, describe
+from scratchrnn.backends import memory
 from scratchrnn.trace import State
 
 StatePair = tuple[FloatArray | None, FloatArray | None]
@@ -39,7 +39,7 @@ def _layout(batch_first: bool) -> str:
 def readable(array: FloatArray) -> FloatArray:
     """Return the array itself if kernels can read it as it is: plain, in C order, aligned; else a copy."""
     # writeable too (`carray`), though nobody writes: a read-only array is another type to Numba, compiled for anew
-    return array if type(array) is np.ndarray and array.flags.carray else _memory.copy(array)
+    return array if type(array) is np.ndarray and array.flags.carray else memory.copy(array)
 
 
 def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool) -> IntArray:

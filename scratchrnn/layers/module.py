@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from scratchrnn import _memory
 from scratchrnn._files import write_atomically
 from scratchrnn._typing import DType, FloatArray
 from scratchrnn._validate import check_array
+from scratchrnn.backends import memory
 
 FORMAT = "scratchrnn"  # key of the safetensors metadata
 
@@ -77,7 +77,7 @@ class Module(ABC):
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Copies of all parameters, by name."""
-        return {name: _memory.copy(array) for name, array in self.parameters.items()}
+        return {name: memory.copy(array) for name, array in self.parameters.items()}
 
     def load_state_dict(self, state: Mapping[str, FloatArray]) -> None:
         """Copy parameters in; all of them or, if anything does not fit, none.

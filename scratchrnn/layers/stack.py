@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchrnn import _memory, backends
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import (
     check_array,
@@ -22,6 +22,7 @@ from scratchrnn._validate import (
     check_positive_int,
     check_probability,
 )
+from scratchrnn.backends import memory
 from scratchrnn.init import torch_default_
 from scratchrnn.layers import direction, edge
 from scratchrnn.layers.direction import GATES, Cell, Weights
@@ -159,7 +160,7 @@ class Recurrent(Module):
         A copy if it is kept, since a trace must not change when the caller reuses a buffer.
         """
         xs, h_0, c_0, ns, batched = self._view(x, state, lengths)
-        xs = _memory.copy(xs) if keep or lengths is not None else edge.readable(xs)
+        xs = memory.copy(xs) if keep or lengths is not None else edge.readable(xs)
         if lengths is not None:
             zero_padding(xs, ns)
         return xs, h_0, c_0, ns, batched
@@ -263,7 +264,7 @@ class Recurrent(Module):
                     below = below if masks[-1] is None else below * masks[-1]
         h_n = np.stack([t.at_end(t.h) for t in layers.values()])
         c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
-        output = below if self.bidirectional else _memory.copy(below)  # one direction's is a view of its h
+        output = below if self.bidirectional else memory.copy(below)  # one direction's is a view of its h
         return Trace(
             edge.leave_output(output, batch_first=self.batch_first, batched=batched),
             edge.leave_state(h_n, c_n, batched=batched),

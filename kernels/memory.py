@@ -22,10 +22,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scratchrnn._typing import DType, FloatArray
+FloatArray = NDArray[np.floating[Any]]
+DType = np.dtype[Any]
 
 LEAST = 1 << 16  # bytes: below this malloc has the memory at hand, and a loan would cost more than it saves
 LIMIT = 1 << 29  # bytes idle
