@@ -108,7 +108,7 @@ def _forward(
             weights.p_ih, weights.p_hh, p_hr, lengths, h.reshape(-1), c.reshape(-1), slots, gates.reshape(-1),
             output.reshape(-1), hidden, size, chunk, lanes, scratch(dtype),
             nothing if weight_hr is None else room(samples * hidden, dtype),
-            room(chunk * samples * rows, dtype),
+            room(0 if gates.size else rows, dtype), room(chunk * samples * rows, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = forward_part.ready(dtype, *arguments), arguments

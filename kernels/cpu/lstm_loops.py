@@ -21,19 +21,8 @@ from .lengths import any_runs, next_run
 
 
 @inner
-def step_infer(a, c_prev, c, m):
-    """Equations (2) to (4) of one row."""
-    n = c.size
-    a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
-    for j in range(n):
-        c[j] = sigmoid(a_f[j]) * c_prev[j] + sigmoid(a_i[j]) * tanh(a_g[j])  # (2), (3)
-    for j in range(n):  # a loop of its own: nothing in it waits for the line above
-        m[j] = sigmoid(a_o[j]) * tanh(c[j])  # (4)
-
-
-@inner
 def step_forward(a, gates, hidden, c_prev, c, m):
-    """Equations (2) to (4) of one row, its gates kept; those of a unit stand `hidden` apart."""
+    """Equations (2) to (4) of one row; the gates of a unit stand `hidden` apart."""
     n = c.size
     a_i, a_f, a_g, a_o = a[:n], a[n : 2 * n], a[2 * n : 3 * n], a[3 * n : 4 * n]
     i, f = gates[:n], gates[hidden : hidden + n]
@@ -78,7 +67,7 @@ def zero(array, start, stop):
 @Kernel
 def forward_part(
     x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, slots, gates, output, hidden, size, chunk, lanes,
-    edge, m, work, threads, parties, first, last, unit, units,
+    edge, m, unkept, work, threads, parties, first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: h and c from slot 0 on, and gates and output if they have room.
 
@@ -104,11 +93,9 @@ def forward_part(
                     c_b = c[n : n + units]
                     n = (new + b) * size + unit
                     m_b = m[(b - first) * hidden : (b - first + 1) * hidden] if projected else h[n : n + units]
-                    if gates.size:
-                        n = (t * batch + b) * 4 * hidden
-                        step_forward(a, gates[n + unit : n + 4 * hidden], hidden, c_prev, c_b, m_b)
-                    else:
-                        step_infer(a, c_prev, c_b, m_b)
+                    n = (t * batch + b) * 4 * hidden
+                    gates_b = gates[n + unit : n + 4 * hidden] if gates.size else unkept
+                    step_forward(a, gates_b, hidden if gates.size else units, c_prev, c_b, m_b)
                 if projected:  # (5)
                     n, at = (new + b_0) * size, (b_0 - first) * hidden
                     zero(h, n, n + count * size)
