@@ -174,7 +174,7 @@ def dtype(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=[False, True], ids=["right", "both"])
 def packed(request: pytest.FixtureRequest) -> bool:
-    """Whether the left factor is packed, too: `product_packed`, else `product`."""
+    """Whether the left factor is packed, too: by `pack_left`."""
     return bool(request.param)
 
 
@@ -225,7 +225,7 @@ class Problem:
             if self.packed:
                 left = np.full(rows * self.k, np.nan, a.dtype)
                 gemm.pack_left(a, a_at + first, stride, rows, self.k, left, np.zeros(rows))
-                gemm.product_packed(c, at, c_row, left, 0, b, self.n, self.k, self.lanes, rows, edge)
+                gemm.product(c, at, c_row, left, 0, gemm.PACKED, b, self.n, self.k, self.lanes, rows, edge)
             else:
                 a_0 = a_at + first * stride
                 gemm.product(c, at, c_row, a, a_0, stride, b, self.n, self.k, self.lanes, rows, edge)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..blocks import SUM_ROWS, block_steps
 from . import threads
 from .gemm import (
+    PACKED,
     ROWS,
     pack_columns,
     pack_left,
@@ -25,7 +26,6 @@ from .gemm import (
     pack_zeros,
     packed_size,
     product,
-    product_packed,
     room,
     scratch,
 )
@@ -159,12 +159,12 @@ def weight_gradients(
                 pack_columns(x, n * inputs, inputs, inputs, k, lanes, right)
                 for r in range(0, count, STRETCH):
                     height, at = min(STRETCH, count - r), (first + r) * inputs
-                    product_packed(dweight_ih, at, inputs, left, r * k, right, inputs, k, lanes, height, edge)
+                    product(dweight_ih, at, inputs, left, r * k, PACKED, right, inputs, k, lanes, height, edge)
                 pack_columns(h, n * size, size, size, k, lanes, right)
                 blank(right, n, size, k, batch, lengths, lanes)  # a last state may be infinite, and 0 · inf is nan
                 for r in range(0, count, STRETCH):
                     height, at = min(STRETCH, count - r), (first + r) * size
-                    product_packed(dweight_hh, at, size, left, r * k, right, size, k, lanes, height, edge)
+                    product(dweight_hh, at, size, left, r * k, PACKED, right, size, k, lanes, height, edge)
             for j in range(count):
                 left[j] = sums[j]  # rounded
                 dbias_ih[first + j] += left[j]

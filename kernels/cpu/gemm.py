@@ -26,6 +26,7 @@ Array = NDArray[np.floating[Any]]
 BLOCK = 128  # of k
 STRIP = 16  # rows that are packed together: their lines fit the first cache
 ROWS, VECTORS = UNIT.rows, UNIT.vectors
+PACKED = np.int64(0)  # row stride of a left factor from `pack_left`; an int would be another type, compiled for anew
 
 
 def packed_size(n: int, k: int, dtype: np.dtype[Any]) -> int:
@@ -158,7 +159,10 @@ def tile_at_edge(height, vectors, c, c_at, c_row, real, a, a_row, a_column, b, c
 
 @inner
 def product(c, c_at, c_row, a, a_at, a_row, b, n, k, lanes, rows, edge):
-    """c[r, :n] += Σ_i a[r, i] b[i, :n] for `rows` rows; c and a are flat, from c_at and a_at on, with these strides."""
+    """c[r, :n] += Σ_i a[r, i] b[i, :n] for `rows` rows; c and a are flat, from c_at and a_at on, with these strides.
+
+    a_row = PACKED: `pack_left` made A.
+    """
     panel = 0
     for p in range(0, n, VECTORS * lanes):
         vectors = min(VECTORS, (n - p + lanes - 1) // lanes)
@@ -170,31 +174,18 @@ def product(c, c_at, c_row, a, a_at, a_row, b, n, k, lanes, rows, edge):
             tiles = (rows + ROWS - 1) // ROWS  # of nearly equal height
             r = 0
             while r < rows:
-                height = (rows - r + tiles - 1) // tiles
-                tiles -= 1
-                a_0, c_0 = pointer(a, a_at + r * a_row + k_0), c_at + r * c_row + p
-                if real == width:
-                    tile(height, vectors, pointer(c, c_0), c_row, a_0, a_row, np.int64(1), b_0, count)
+                if a_row != PACKED:
+                    height, row, column = (rows - r + tiles - 1) // tiles, a_row, 1
+                    a_0 = pointer(a, a_at + r * a_row + k_0)
                 else:
-                    tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, a_row, np.int64(1), b_0, count, lanes, edge)
+                    height = min(ROWS, rows - r)
+                    row, column = 1, height
+                    a_0 = pointer(a, a_at + r * k + k_0 * height)
+                tiles -= 1
+                c_0 = c_at + r * c_row + p
+                if real == width:
+                    tile(height, vectors, pointer(c, c_0), c_row, a_0, row, column, b_0, count)
+                else:
+                    tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, row, column, b_0, count, lanes, edge)
                 r += height
-        panel += k * width
-
-
-@inner
-def product_packed(c, c_at, c_row, left, left_at, b, n, k, lanes, rows, edge):
-    """c[r, :n] += Σ_i left[r, i] b[i, :n], both factors packed, each element in one sum of k terms."""
-    panel = 0
-    for p in range(0, n, VECTORS * lanes):
-        vectors = min(VECTORS, (n - p + lanes - 1) // lanes)
-        width = vectors * lanes
-        real = min(width, n - p)
-        b_0 = pointer(b, panel)
-        for r in range(0, rows, ROWS):
-            height = min(ROWS, rows - r)
-            a_0, c_0 = pointer(left, left_at + r * k), c_at + r * c_row + p
-            if real == width:
-                tile(height, vectors, pointer(c, c_0), c_row, a_0, np.int64(1), height, b_0, k)
-            else:
-                tile_at_edge(height, vectors, c, c_0, c_row, real, a_0, np.int64(1), height, b_0, k, lanes, edge)
         panel += k * width

@@ -15,7 +15,7 @@ from ..blocks import SUM_ROWS
 from .activations import sigmoid, tanh
 from .affine import input_part
 from .barrier import meet
-from .gemm import pack_columns, pack_left, product, product_packed
+from .gemm import PACKED, pack_columns, pack_left, product
 from .jit import Kernel, inner
 from .lengths import any_runs, next_run
 
@@ -183,4 +183,4 @@ def projection_gradient(
                         m_n[j] = o[j] * tanh(c_n[j])
                 pack_left(dh, (n_0 + batch) * size, size, size, k, left, sums)
                 pack_columns(m, 0, units, units, k, lanes, right)
-                product_packed(dweight_hr, unit, hidden, left, np.int64(0), right, units, k, lanes, size, edge)
+                product(dweight_hr, unit, hidden, left, np.int64(0), PACKED, right, units, k, lanes, size, edge)
