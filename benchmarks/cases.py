@@ -123,8 +123,7 @@ def least_bytes(case: Case) -> int:
 
     Forward reads x, the weights and the initial state and writes the output and the final state. With gradients, the
     cotangents of output and final state are read, and the gradients of x, weights and initial state written. A trace
-    also hands out c at every step (LSTM), the pre-activations and gates (LSTM), and the gradients of h, c and the
-    pre-activations.
+    also hands out c at every step and the gates (LSTM), and the gradients of h, c and the pre-activations.
     """
     states = 2 if case.cell == "lstm" else 1
     x, output = case.T * case.B * case.D, case.T * case.B * case.H
@@ -136,7 +135,7 @@ def least_bytes(case: Case) -> int:
     if case.mode == "trace":
         pre = case.T * case.B * case.rows
         h = output + case.B * case.H
-        numbers += 2 * pre + states * h  # a, its gradient, and those of the states
+        numbers += pre + states * h  # the gradients of pre-activations and states
         if case.cell == "lstm":
             numbers += h + pre  # c, and the gates
     return numbers * np.dtype(case.dtype).itemsize

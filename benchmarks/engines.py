@@ -83,9 +83,12 @@ class ScratchRNN(Engine):
     packages = ("numpy", "numba")
     baseline = True
 
-    def __init__(self, backend: str) -> None:
-        self.name = f"scratchrnn-{backend}"
+    def __init__(self, backend: str, trace: str = "full") -> None:
+        self.name = f"scratchrnn-{backend}" + ("" if trace == "full" else f"-{trace}")
         self.backend = backend
+        self.trace = trace
+        if trace == "minimal":
+            self.modes, self.baseline = ("train",), False
 
     def environment(self, threads: int) -> dict[str, str]:  # noqa: D102 (as in Engine)
         return super().environment(threads) | {"SCRATCHRNN_NUM_THREADS": str(threads)}
@@ -106,7 +109,7 @@ class ScratchRNN(Engine):
             return lambda: layer(x, state), lambda raw: {"output": raw[0]} | _final(raw[1])
 
         def step() -> Any:
-            trace = layer.forward(x, state)
+            trace = layer.forward(x, state, trace=self.trace)
             return trace, layer.backward(trace, d_output, d_state)
 
         def collect(raw: Any) -> dict[str, Array]:
@@ -339,5 +342,13 @@ class OnnxRuntime(Engine):
 
 REGISTRY: dict[str, Engine] = {
     engine.name: engine
-    for engine in (ScratchRNN("numba"), ScratchRNN("numpy"), Torch(), TorchLoop(), Jax(), OnnxRuntime())
+    for engine in (
+        ScratchRNN("numba"),
+        ScratchRNN("numba", "minimal"),
+        ScratchRNN("numpy"),
+        Torch(),
+        TorchLoop(),
+        Jax(),
+        OnnxRuntime(),
+    )
 }

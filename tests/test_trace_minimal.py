@@ -156,6 +156,7 @@ def test_a_minimal_trace_is_small(rng: np.random.Generator) -> None:
         backends.release_memory()  # so that what is kept is counted
         tracemalloc.start()
         trace = lstm.forward(x, trace=kind)
+        backends.release_memory()
         held[kind] = tracemalloc.get_traced_memory()[0] / unit
         lstm.backward(trace, d_state=(np.ones((1, 8, hidden), np.float32), None))
         peaks[kind] = tracemalloc.get_traced_memory()[1] / unit
