@@ -72,7 +72,10 @@ class _Loan:
         self._block = block
 
     def __del__(self) -> None:
-        self._pool.take_back(self._block)
+        # an interrupt in here would be lost, as in any __del__, and the block freed instead of kept: no harm
+        pool = getattr(self, "_pool", None)  # none if __init__ was interrupted
+        if pool is not None:
+            pool.take_back(self._block)
 
 
 class _Pool:

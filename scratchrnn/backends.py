@@ -205,9 +205,9 @@ def get_num_threads() -> int:
 def release_memory() -> None:
     """Give back to the system the memory that layers keep for their next call.
 
-    Big arrays that a layer makes (outputs, traces, gradients) stand on memory that earlier ones left when they died:
-    fresh memory would cost a quarter of a call. At most 512 MiB wait so, and never more than were in use at once
-    recently. Live arrays are untouched.
+    Big arrays that a layer or a kernel makes (outputs, traces, gradients, workspace) stand on memory that earlier ones
+    left when they died: fresh memory would cost a quarter of a call. At most 512 MiB wait so, and never more than were
+    in use at once recently. Live arrays are untouched.
 
     >>> release_memory()
     """

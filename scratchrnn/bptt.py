@@ -56,7 +56,10 @@ def full(
     """
     _check_layer(layer)
     trace = layer.forward(x, state, lengths)
-    return layer.backward(trace, d_output(trace.output, 0) if callable(d_output) else d_output, d_state)
+    if callable(d_output):
+        d = d_output(trace.output, 0)
+        d_output = check_array("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
+    return layer.backward(trace, d_output, d_state)
 
 
 def checkpointed(

@@ -45,7 +45,7 @@ def zero_padding(array: FloatArray, lengths: IntArray) -> None:
         array[np.arange(array.shape[0])[:, None] >= lengths] = 0
 
 
-class Recompute(Protocol):
+class Recomputes(Protocol):
     """Computes again, bit for bit, what a trace does not keep."""
 
     def a(self, trace: LayerTrace) -> FloatArray:
@@ -90,7 +90,7 @@ class LayerTrace:
     minimal: bool
     _c: FloatArray | None
     _gates: FloatArray | None
-    _recompute: Recompute
+    _recompute: Recomputes
     _kept: dict[str, FloatArray] = field(default_factory=dict, init=False)  # a, once somebody asked for it
 
     def __repr__(self) -> str:

@@ -96,7 +96,7 @@ while time.monotonic() < end:
     except KeyboardInterrupt:
         interrupted += 1
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-check()
+check_met()
 print(interrupted > 50)
 """
     code, out, errors = interrupted(program, steps=20, signals=500, pause=0.005)

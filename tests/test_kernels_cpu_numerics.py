@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 
-from scratchrnn.kernels.cpu import activations, gemm
+from scratchrnn.kernels.cpu import activations, affine, gemm
 from scratchrnn.kernels.cpu.jit import OPTIONS
 from scratchrnn.kernels.cpu.machine import UNIT
 
@@ -224,7 +224,7 @@ class Problem:
             at, rows = c_at + first * c_row, last - first
             if self.packed:
                 left = np.full(rows * self.k, np.nan, a.dtype)
-                gemm.pack_left(a, a_at + first, stride, rows, self.k, left, np.zeros(rows))
+                gemm.pack_left(a, a_at + first, stride, rows, self.k, left)
                 gemm.product(c, at, c_row, left, 0, gemm.PACKED, b, self.n, self.k, self.lanes, rows, edge)
             else:
                 a_0 = a_at + first * stride
@@ -349,7 +349,8 @@ def test_left_factor_and_its_sums(dtype: Any, rng: np.random.Generator) -> None:
         w[at + np.arange(k)[:, None] * stride + np.arange(rows)] = a
         left, before = np.full(rows * k + 32, np.nan, dtype), rng.standard_normal(rows)
         sums = np.concatenate([before, [np.nan]])
-        gemm.pack_left(w, at, stride, rows, k, left, sums)
+        affine.add_rows(w, at, stride, rows, k, sums)
+        gemm.pack_left(w, at, stride, rows, k, left)
         assert np.isnan(left[rows * k :]).all(), "written beyond the end"
         assert np.isnan(sums[-1])
         for r in range(0, rows, gemm.ROWS):

@@ -168,3 +168,65 @@ def test_a_layer_still_computes_when_the_interpreter_ends() -> None:
     )
     done = from_environment(None, program)
     assert done.stdout == "True\n", done.stderr
+
+
+# --- threads that are busy, and calls that end early
+
+
+def test_no_meeting_waits_for_another_callers_work() -> None:
+    srnn.set_num_threads(3)
+    go, begun = threading.Event(), threading.Barrier(3)
+
+    def busy() -> None:
+        begun.wait(10)
+        go.wait(10)
+
+    other = threading.Thread(target=threads.run, args=(busy, [()] * 3))
+    other.start()
+    while threads._pool is None or threads._pool.free() > 0:
+        time.sleep(0.001)
+    called: list[int] = []
+    assert not threads.run_together(called.append, [(1,), (2,), (3,)], lambda: None)
+    assert called == []
+    go.set()
+    other.join(10)
+    assert threads.run_together(called.append, [(1,), (2,), (3,)], lambda: None)
+    assert sorted(called) == [1, 2, 3]
+
+
+def test_what_has_not_begun_when_handing_out_is_interrupted_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    srnn.set_num_threads(2)
+    begun, made, puts, put = threading.Event(), [], [0], threads._Pool.put
+
+    def task(part: int) -> None:
+        begun.set()
+        time.sleep(0.1)
+        made.append(part)
+
+    def interrupted(pool: threads._Pool, job: threads._Job) -> None:
+        puts[0] += 1
+        if puts[0] == 3:
+            raise KeyboardInterrupt
+        put(pool, job)
+        begun.wait(10)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads._Pool, "put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            threads.run(task, [(part,) for part in range(4)])
+    assert made == [0], "the call returned before its thread had ended, or began what was left"
+    threads.run(task, [(5,), (6,)])
+    assert sorted(made) == [0, 5, 6]
+    assert threads._pool is not None
+    assert threads._pool.free() == 1
+
+
+@pytest.mark.parametrize(("text", "most"), [("150000 100000", 2), ("1000 100000", 1), ("max 100000", None), ("", None)])
+def test_a_containers_quota_counts(
+    text: str, most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "QUOTA", tmp_path / "none")
+    all_cores = threads.usable_cores()
+    (tmp_path / "cpu.max").write_text(text, encoding="ascii")
+    monkeypatch.setattr(threads, "QUOTA", tmp_path / "cpu.max")
+    assert threads.usable_cores() == (all_cores if most is None else min(all_cores, most))

@@ -138,6 +138,16 @@ def blank(packed, n, width, k, batch, lengths, lanes):
             pack_zeros(packed, i, width, k, lanes)
 
 
+@inner
+def add_rows(w, at, stride, rows, k, sums):
+    """sums[r] += Σ_i w[at + i·stride + r]."""
+    for i in range(k):
+        start = at + i * stride
+        row = w[start : start + rows]
+        for r in range(rows):
+            sums[r] += row[r]
+
+
 @Kernel
 def weight_gradients(
     da, rows, x, inputs, h, size, batch, steps, block, lengths, dweight_ih, dweight_hh, dbias_ih, dbias_hh,
@@ -148,6 +158,8 @@ def weight_gradients(
     Added to what is there, the last block of time first; db is summed in float64 within a block.
     """
     count = last - first
+    if count == 0:
+        return
     for start in range((steps - 1) // block * block, -1, -block):
         if any_runs(lengths, start, batch):
             end = min(start + block, steps) * batch
@@ -155,7 +167,8 @@ def weight_gradients(
                 sums[j] = 0
             for n in range(start * batch, end, SUM_ROWS):
                 k = min(SUM_ROWS, end - n)
-                pack_left(da, n * rows + first, rows, count, k, left, sums)
+                add_rows(da, n * rows + first, rows, count, k, sums)
+                pack_left(da, n * rows + first, rows, count, k, left)
                 pack_columns(x, n * inputs, inputs, inputs, k, lanes, right)
                 for r in range(0, count, STRETCH):
                     height, at = min(STRETCH, count - r), (first + r) * inputs

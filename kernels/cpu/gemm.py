@@ -117,16 +117,11 @@ def pack_zeros(packed, i, n, k, lanes):
 
 
 @inner
-def pack_left(w, at, stride, rows, k, left, sums):
-    """Pack A[r, i] = w[at + i·stride + r] as [tile][i][r], and add each row r to sums[r].
+def pack_left(w, at, stride, rows, k, left):
+    """Pack A[r, i] = w[at + i·stride + r] as [tile][i][r].
 
     Walking down the columns of a wide array, tile by tile, would meet each of its cache lines again and again.
     """
-    for i in range(k):
-        start = at + i * stride
-        row = w[start : start + rows]
-        for r in range(rows):
-            sums[r] += row[r]
     for i_0 in range(0, k, STRIP):
         i_1 = min(i_0 + STRIP, k)
         for r in range(0, rows, ROWS):
@@ -148,7 +143,7 @@ def tile_at_edge(height, vectors, c, c_at, c_row, real, a, a_row, a_column, b, c
     """`tile` where only `real` columns of a panel exist: in scratch memory, then added."""
     width = vectors * lanes
     for j in range(height * width):
-        edge[j] = 0
+        edge[j] = -0.0  # the one number that changes nothing it is added to
     tile(height, vectors, pointer(edge, 0), width, a, a_row, a_column, b, count)
     for q in range(height):
         start = c_at + q * c_row

@@ -1,6 +1,6 @@
 """The LSTM on CPU: what `kernels/numpy/lstm.py` defines, with its signatures.
 
-Weights are packed once per call, so writing into a weight array is always seen. A call is cut into parts, one for each
+Weights are packed in every call, so writing into a weight array is always seen. A call is cut into parts, one for each
 thread: ranges of samples, which run the whole sequence without waiting for each other, or ranges of hidden units, whose
 threads meet after each step (`plan.py`, `lstm_loops.py`). Products over all time steps are cut by rows of the result
 (`affine.py`). Results are bitwise the same for any number of threads.
@@ -100,6 +100,9 @@ def _forward(
     shared = None if by_units else Packing(weight_ih, weight_hh, GATES, 0, hidden).now()
 
     def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        nonlocal shared
+        if part.units == hidden and shared is None:  # by units was planned, and no threads were free
+            shared = Packing(weight_ih, weight_hh, GATES, 0, hidden).now()
         weights = shared or Packing(weight_ih, weight_hh, GATES, part.unit, part.units)
         samples, rows = part.last - part.first, GATES * part.units
         chunk = steps_per_chunk(steps, samples, rows * x.itemsize, weights.p_ih.nbytes)
@@ -162,6 +165,9 @@ def backward(
     shared = None if by_units else affine.packed_transposed(weight_hh)
 
     def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        nonlocal shared
+        if part.units == hidden and shared is None:  # by units was planned, and no threads were free
+            shared = affine.packed_transposed(weight_hh)
         samples = part.last - part.first
         p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
         arguments = (
@@ -191,7 +197,7 @@ def _projection_gradient(dh: Array, gates: Array, c: Array, lengths: Lengths, dw
         m, left, right = (
             room(n, dtype) for n in (SUM_ROWS * units, SUM_ROWS * size, packed_size(units, SUM_ROWS, dtype))
         )
-        return (*fixed, scratch(dtype), m, left, right, np.empty(size), unit, last)
+        return (*fixed, scratch(dtype), m, left, right, unit, last)
 
     kernel = projection_gradient.ready(dtype, *call(0, 0))
     spans = threads.split(hidden, workers(steps * batch * hidden * size), ROWS)

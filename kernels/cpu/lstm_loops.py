@@ -67,14 +67,14 @@ def zero(array, start, stop):
 @Kernel
 def forward_part(
     x, inputs, batch, steps, bias, p_ih, p_hh, p_hr, lengths, h, c, slots, gates, output, hidden, size, chunk, lanes,
-    edge, m, unkept, work, threads, parties, first, last, unit, units,
+    edge, m, unkept, work, meeting, parties, first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: h and c from slot 0 on, and gates and output if they have room.
 
     State slot t is slot t mod `slots` of h and c: all of T+1 are kept, or the last two.
     """
     rows, samples, projected = 4 * units, last - first, p_hr.size > 0
-    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+    if parties > 1 and not meet(meeting, parties):  # nobody writes before all are there
         return
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
@@ -108,19 +108,19 @@ def forward_part(
                         for j in range(width):
                             to[j] = h_b[j]
                 b_0, b_1 = next_run(lengths, t, b_1, last)
-            if parties > 1 and not meet(threads, (t + 2) * parties):
+            if parties > 1 and not meet(meeting, (t + 2) * parties):
                 return
 
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, threads, parties,
+    batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, meeting, parties,
     first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, last step first."""
     rows, projected = 4 * hidden, p_hr.size > 0
     width = size if projected else units
-    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+    if parties > 1 and not meet(meeting, parties):  # nobody writes before all are there
         return
     for t in range(steps - 1, -1, -1):
         b_0, b_1 = next_run(lengths, t, first, last)
@@ -139,7 +139,7 @@ def backward_part(
                 gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
                 step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
             b_0, b_1 = next_run(lengths, t, b_1, last)
-        if parties > 1 and not meet(threads, (steps - t + 1) * parties):
+        if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return
         b_0, b_1 = next_run(lengths, t, first, last)
         while b_0 < last:
@@ -165,7 +165,7 @@ def activate_rows(a, gates, hidden, batch, lengths, first, last):
 
 @Kernel
 def projection_gradient(
-    dh, size, gates, c, hidden, batch, steps, block, lengths, dweight_hr, lanes, edge, m, left, right, sums, unit, last
+    dh, size, gates, c, hidden, batch, steps, block, lengths, dweight_hr, lanes, edge, m, left, right, unit, last
 ):
     """dW_hr = Σ dh_t m_tᵀ in columns unit..last, added to what is there; m = o tanh(c), (4) once more."""
     units = last - unit
@@ -181,6 +181,6 @@ def projection_gradient(
                     c_n = c[at : at + units]
                     for j in range(units):
                         m_n[j] = o[j] * tanh(c_n[j])
-                pack_left(dh, (n_0 + batch) * size, size, size, k, left, sums)
+                pack_left(dh, (n_0 + batch) * size, size, size, k, left)
                 pack_columns(m, 0, units, units, k, lanes, right)
                 product(dweight_hr, unit, hidden, left, np.int64(0), PACKED, right, units, k, lanes, size, edge)

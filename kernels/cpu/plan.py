@@ -11,6 +11,7 @@ from .gemm import ROWS
 from .jit import Call
 
 CHUNK_BYTES = 512 * 1024  # of pre-activations: half of a usual second cache
+MANY_ROWS = 80 * ROWS  # that share one reading of a big W_ih
 LEAST_WORK = 3_000_000  # multiply-adds for which handing a part to a thread pays
 LEAST_STEP = 16_384  # multiply-adds of one step and thread that outweigh a meeting of the threads
 FEW_SAMPLES = 2  # for each thread: fewer, and threads share hidden units instead
@@ -33,8 +34,10 @@ def steps_per_chunk(steps: int, samples: int, row_bytes: int, weight_bytes: int)
     in whole tiles of steps.
     """
     fit = CHUNK_BYTES // max(1, samples * row_bytes)
-    if samples < 2 * ROWS or weight_bytes > CHUNK_BYTES:
+    if samples < 2 * ROWS:
         fit = max(2 * ROWS, fit // ROWS * ROWS)
+    elif weight_bytes > CHUNK_BYTES:
+        fit = max(fit, -(-MANY_ROWS // samples))
     return max(1, min(steps, fit))
 
 

@@ -1,6 +1,6 @@
 """The vanilla RNN on CPU: what `kernels/numpy/rnn.py` defines, with its signatures.
 
-Weights are packed once per call, so writing into a weight array is always seen. A call is cut into parts, one for each
+Weights are packed in every call, so writing into a weight array is always seen. A call is cut into parts, one for each
 thread: ranges of samples, which run the whole sequence without waiting for each other, or ranges of hidden units, whose
 threads meet after each step (`plan.py`, `rnn_loops.py`). Products over all time steps are cut by rows of the result
 (`affine.py`). Results are bitwise the same for any number of threads.
@@ -87,6 +87,9 @@ def _forward(
     shared = None if by_units else Packing(weight_ih, weight_hh, 1, 0, hidden).now()
 
     def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        nonlocal shared
+        if part.units == hidden and shared is None:  # by units was planned, and no threads were free
+            shared = Packing(weight_ih, weight_hh, 1, 0, hidden).now()
         weights = shared or Packing(weight_ih, weight_hh, 1, part.unit, part.units)
         samples = part.last - part.first
         chunk = steps_per_chunk(steps, samples, part.units * x.itemsize, weights.p_ih.nbytes)
@@ -128,6 +131,9 @@ def backward(
     shared = None if by_units else affine.packed_transposed(weight_hh)
 
     def calls(part: Part, meeting: Meeting) -> tuple[Call, ...]:
+        nonlocal shared
+        if part.units == hidden and shared is None:  # by units was planned, and no threads were free
+            shared = affine.packed_transposed(weight_hh)
         p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
         arguments = (
             batch, steps, p_hh, nonlinearity == "relu", lengths, h.reshape(-1), dh.reshape(-1), da.reshape(-1), hidden,

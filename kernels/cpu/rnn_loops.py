@@ -44,14 +44,14 @@ def step_backward(dh, h, da, relu):
 @Kernel
 def forward_part(
     x, inputs, batch, steps, bias, p_ih, p_hh, relu, lengths, h, slots, output, hidden, chunk, lanes, edge, work,
-    threads, parties, first, last, unit, units,
+    meeting, parties, first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: h from slot 0 on, and the output if there is room.
 
     State slot t is slot t mod `slots` of h: all of T+1 are kept, or the last two.
     """
     samples = last - first
-    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+    if parties > 1 and not meet(meeting, parties):  # nobody writes before all are there
         return
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
@@ -74,16 +74,16 @@ def forward_part(
                         for j in range(to.size):
                             to[j] = h_b[j]
                 b_0, b_1 = next_run(lengths, t, b_1, last)
-            if parties > 1 and not meet(threads, (t + 2) * parties):
+            if parties > 1 and not meet(meeting, (t + 2) * parties):
                 return
 
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, threads, parties, first, last, unit, units
+    batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, meeting, parties, first, last, unit, units
 ):
     """Samples first..last, units unit..unit+units: dh to its totals, and da, from the last step to the first."""
-    if parties > 1 and not meet(threads, parties):  # nobody writes before all are there
+    if parties > 1 and not meet(meeting, parties):  # nobody writes before all are there
         return
     for t in range(steps - 1, -1, -1):
         b_0, b_1 = next_run(lengths, t, first, last)
@@ -94,7 +94,7 @@ def backward_part(
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
                 step_backward(dh[new : new + size], h[new : new + size], da[n : n + size], relu)  # undoes (2)
             b_0, b_1 = next_run(lengths, t, b_1, last)
-        if parties > 1 and not meet(threads, (steps - t + 1) * parties):
+        if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return
         b_0, b_1 = next_run(lengths, t, first, last)
         while b_0 < last:

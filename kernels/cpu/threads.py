@@ -1,7 +1,7 @@
 """Threads of our own: plain Python threads around kernels that release the lock.
 
 Numba's layers abort on concurrent calls (workqueue), after a fork (GNU OpenMP), or share their limit with torch. A pool
-of Python threads does neither: it is made anew in a forked child, serves several callers at once, and nobody else
+of Python threads does none of these: it is made anew in a forked child, serves several callers at once, and nobody else
 knows of it. Where the threads of a call wait for each other (`barrier.py`), all of them run or none does.
 """
 
@@ -14,18 +14,23 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 VARIABLE = "SCRATCHRNN_NUM_THREADS"
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of Linux control groups, version 2: microseconds of every so many
 
 Task = Callable[..., Any]
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may run on, and has time for: a container's quota counts."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text(encoding="ascii").split()
+        return max(1, min(cores, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # no such file, or no limit ("max")
+        return cores
 
 
 def _initial() -> int:
@@ -38,9 +43,9 @@ def _initial() -> int:
 
 
 class _Job:
-    """One call for another thread."""
+    """One call for another thread, unless its caller takes it back before it has begun."""
 
-    __slots__ = ("call", "done", "error", "finished", "task")
+    __slots__ = ("_claims", "call", "done", "error", "finished", "task")
 
     def __init__(self, task: Task, call: tuple[Any, ...]) -> None:
         self.task, self.call = task, call
@@ -48,25 +53,30 @@ class _Job:
         self.finished = False
         self.done = threading.Lock()
         self.done.acquire()
+        self._claims: list[str] = []  # the first has it; appending is one step
 
-    def run(self) -> None:
+    def claim(self, who: str) -> bool:
+        """Whether the call is `who`'s to make; asking again changes nothing."""
+        self._claims.append(who)
+        return self._claims[0] == who
+
+    def run(self, ended: Callable[[], Any]) -> None:
+        """Make the call in this thread, and say that it has `ended` before anybody can see that it is done."""
+        if not self.claim("thread"):
+            ended()
+            return
         try:
             self.task(*self.call)
         except BaseException as error:  # noqa: BLE001  the caller raises it
             self.error = error
+        ended()
         self.finished = True
         self.done.release()
 
     def wait(self) -> None:
-        """Return, or raise what came in the meantime, such as an interrupt, when the job is finished and not before."""
-        interrupt: BaseException | None = None
-        while not self.finished:
-            try:
-                self.done.acquire()
-            except BaseException as error:  # noqa: BLE001  raised below
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        """Until it is finished. An interrupt ends the waiting."""
+        if not self.finished:
+            self.done.acquire()
 
 
 class _Pool:
@@ -75,6 +85,7 @@ class _Pool:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self.size = 0
+        self._pending: list[None] = []  # one for each job that has not ended; a list, since `n += 1` is not one step
 
     def grow(self, size: int) -> None:
         """Have `size` threads, or as many as can be started: there may be a limit, or the interpreter is ending."""
@@ -85,11 +96,17 @@ class _Pool:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job.run()
+            job.run(self._pending.pop)
             del job  # its arrays with it
 
     def put(self, job: _Job) -> None:
+        """Add a job."""
+        self._pending.append(None)
         self._jobs.put(job)
+
+    def free(self) -> int:
+        """Threads that have nothing to do."""
+        return self.size - len(self._pending)
 
     def close(self) -> None:
         """Let the threads end when the jobs that are there are done."""
@@ -97,8 +114,8 @@ class _Pool:
             self._jobs.put(None)
 
 
-_lock = threading.Lock()
-_together = threading.Lock()  # held by a call whose threads wait for each other: two could take each other's threads
+_lock = threading.RLock()  # a signal's handler may compute, too
+_turn: object = None  # of the call whose threads wait for each other: two could take each other's threads
 _threads: int | None = None
 _pool: _Pool | None = None
 
@@ -122,9 +139,9 @@ def set_num_threads(n: int) -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _together, _pool
-    _lock, _together = threading.Lock(), threading.Lock()
-    _pool = None
+    global _lock, _turn, _pool
+    _lock = threading.RLock()
+    _turn = _pool = None
 
 
 if hasattr(os, "register_at_fork"):
@@ -141,30 +158,34 @@ def split(count: int, parts: int, multiple: int = 1) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
-def _hand_out(task: Task, calls: Sequence[tuple[Any, ...]], together: bool = False) -> list[_Job]:
-    """Give calls to other threads; none if there are no threads, or with `together` fewer threads than calls."""
+def _hand_out(task: Task, calls: Sequence[tuple[Any, ...]], jobs: list[_Job], together: bool = False) -> None:
+    """Give calls to other threads, as `jobs`; none if there are no threads, or with `together` too few are free."""
     global _pool
-    jobs: list[_Job] = []
     if sys.is_finalizing():  # the threads stand still
-        return jobs
+        return
     with _lock:
         if _pool is None:
             _pool = _Pool()
         _pool.grow(get_num_threads() - 1)
-        if _pool.size >= (len(calls) if together else 1):
+        if (_pool.free() >= len(calls)) if together else _pool.size:
             for call in calls:
-                job = _Job(task, call)
-                _pool.put(job)
-                jobs.append(job)
-    return jobs
+                jobs.append(_Job(task, call))  # before it can begin: who is interrupted knows of it
+                _pool.put(jobs[-1])
 
 
-def _wait(jobs: Sequence[_Job]) -> None:
-    """For all of them, whoever failed and whatever came: none may write after the call."""
+def _wait(jobs: Sequence[_Job], all_out: bool) -> None:
+    """For all jobs, whoever failed and whatever came: none may write after the call.
+
+    If something came before they were `all_out`, those that have not begun never will.
+    """
     interrupt: BaseException | None = None
-    for job in jobs:
+    waiting = True
+    while waiting:
         try:
-            job.wait()
+            begun = [job for job in jobs if all_out or not job.claim("caller")]
+            for job in begun:
+                job.wait()
+            waiting = False
         except BaseException as error:  # noqa: BLE001  raised below
             interrupt = error
     if interrupt is not None:
@@ -172,33 +193,44 @@ def _wait(jobs: Sequence[_Job]) -> None:
 
 
 def _raise_first(jobs: Sequence[_Job]) -> None:
+    errors = [job.error for job in jobs if job.error is not None]
     for job in jobs:
-        if job.error is not None:
-            raise job.error
+        job.error = None  # its traceback holds this call's arrays
+    if errors:
+        raise errors[0]
 
 
 def run(task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
     """Call task(*call) for every call, side by side, the last one in the caller's thread."""
-    jobs = _hand_out(task, calls[:-1]) if len(calls) > 1 else []
+    jobs: list[_Job] = []
+    all_out = False
     try:
+        if len(calls) > 1:
+            _hand_out(task, calls[:-1], jobs)
+        all_out = True
         for call in calls[len(jobs) :]:
             task(*call)
     finally:
-        _wait(jobs)
+        _wait(jobs, all_out)
     _raise_first(jobs)
 
 
 def run_together(task: Task, calls: Sequence[tuple[Any, ...]], call_off: Callable[[], None]) -> bool:
-    """Like `run`, for tasks that wait for each other: each in a thread of its own, or none at all, and then False.
+    """Like `run`, for tasks that wait for each other: each in a free thread of its own, or none at all, and then False.
 
     `call_off` makes all that wait leave; it is called if one of them fails, or the caller is interrupted.
     """
-    if not _together.acquire(blocking=False):
-        return False
-    jobs: list[_Job] = []
+    global _turn
+    mine, jobs, all_out = object(), list[_Job](), False
     try:
-        jobs = _hand_out(lambda *call: _or_call_off(task, call, call_off), calls[:-1], together=True)
-        if len(jobs) < len(calls) - 1:
+        with _lock:
+            if _turn is None:
+                _turn = mine
+        if _turn is not mine:
+            return False
+        _hand_out(lambda *call: _or_call_off(task, call, call_off), calls[:-1], jobs, together=True)
+        all_out = True
+        if not jobs:
             return False
         _or_call_off(task, calls[-1], call_off)
     except BaseException:
@@ -206,9 +238,10 @@ def run_together(task: Task, calls: Sequence[tuple[Any, ...]], call_off: Callabl
         raise
     finally:
         try:
-            _wait(jobs)
+            _wait(jobs, all_out)
         finally:
-            _together.release()
+            if _turn is mine:
+                _turn = None
     _raise_first(jobs)
     return True
 

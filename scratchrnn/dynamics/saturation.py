@@ -176,14 +176,16 @@ def saturation(
     else:
         derivative = 1 - h**2
     unit_derivative, mean_derivative = _mean(derivative)
+    # taken once: a minimal trace computes its gates at each access
+    gates = dict(zip("ifgo", np.split(part.gates[steps], 4, axis=-1), strict=True)) if lstm else {}
     return Saturation(
         rate=ends.share,
         mean_abs=float(magnitude.mean(dtype=np.float64)) if magnitude.size else float("nan"),
         max_abs=float(magnitude.max()) if magnitude.size else float("nan"),
         nan_count=ends.nan_count,
         h=ends,
-        gates={name: _ends(getattr(part, name)[steps], low, high) for name in "ifo"} if lstm else {},
-        g=_ends(part.g[steps], -threshold, threshold) if lstm else None,
+        gates={name: _ends(gates[name], low, high) for name in "ifo"} if lstm else {},
+        g=_ends(gates["g"], -threshold, threshold) if lstm else None,
         tanh_c=None if tanh_c is None else _ends(tanh_c, -threshold, threshold),
         unit_derivative=unit_derivative,
         mean_derivative=mean_derivative,
