@@ -10,8 +10,6 @@ the plain trace's is what h, c and the gates take. Times alternate, medians of a
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -37,28 +35,16 @@ def problem(steps: int, hidden: int) -> tuple[Any, Any, Any]:
 
 def peak(name: str, steps: int, hidden: int) -> int:
     """Peak bytes of one call, in a child, beyond x and dL/dx."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            import scratchrnn as srnn
 
-            call = getattr(srnn.bptt, name)
-            tiny, tiny_x, tiny_d = problem(300, 4)
-            call(tiny, tiny_x, tiny_d)
-            layer, x, d_output = problem(steps, hidden)
-            os.write(write, json.dumps(memory.peak_of(lambda: call(layer, x, d_output)) - x.nbytes).encode())
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    if not text:
-        raise RuntimeError(f"{name}: the child that measures memory died")
-    return int(json.loads(text))
+    def measure() -> int:
+        import scratchrnn as srnn
+
+        call = getattr(srnn.bptt, name)
+        call(*problem(300, 4))
+        layer, x, d_output = problem(steps, hidden)
+        return memory.peak_of(lambda: call(layer, x, d_output)) - int(x.nbytes)
+
+    return memory.in_child(name, measure)
 
 
 def times(steps: int, hidden: int, calls: int) -> tuple[dict[str, float], bool]:

@@ -58,18 +58,14 @@ def peak_of(call: Callable[[], Any]) -> int:
     return peak
 
 
-def peak(engine: Engine, case: Case, threads: int) -> int:
-    """Peak bytes of one call of a case, in a child of this process, beyond inputs, weights and gradients."""
+def in_child(what: str, measure: Callable[[], int]) -> int:
+    """Return what `measure` returns in a child of this process; `what` names it if the child dies."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            engine.load(threads)
-            tiny = replace(case, B=1, T=2, D=3, H=4)
-            engine.prepare(tiny, inputs(tiny))[0]()
-            call, _ = engine.prepare(case, inputs(case))
-            os.write(write, json.dumps(max(0, peak_of(call) - gradient_bytes(case))).encode())
+            os.write(write, json.dumps(measure()).encode())
             code = 0
         finally:
             os._exit(code)
@@ -78,5 +74,18 @@ def peak(engine: Engine, case: Case, threads: int) -> int:
         text = pipe.read()
     os.waitpid(child, 0)
     if not text:
-        raise RuntimeError(f"{engine.name}: {case}: the child that measures memory died")
+        raise RuntimeError(f"{what}: the child that measures memory died")
     return int(json.loads(text))
+
+
+def peak(engine: Engine, case: Case, threads: int) -> int:
+    """Peak bytes of one call of a case, in a child of this process, beyond inputs, weights and gradients."""
+
+    def measure() -> int:
+        engine.load(threads)
+        tiny = replace(case, B=1, T=2, D=3, H=4)
+        engine.prepare(tiny, inputs(tiny))[0]()
+        call, _ = engine.prepare(case, inputs(case))
+        return max(0, peak_of(call) - gradient_bytes(case))
+
+    return in_child(f"{engine.name}: {case}", measure)

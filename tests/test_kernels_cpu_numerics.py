@@ -102,7 +102,8 @@ def around(dtype: Any, places: tuple[float, ...], each: int) -> np.ndarray:
 
 def dense(dtype: Any, count: int, rng: np.random.Generator) -> np.ndarray:
     """Values where networks live, and as far as the result still changes."""
-    spans = [(-0.2, 0.2), (-2, 2), (-12, 12), (-24, 24), (-110, 110), (-750, 750)]
+    # the third and fourth: where tanh changes from one form to the other, and rounds most
+    spans = [(-0.2, 0.2), (-2, 2), (-0.28, -0.17), (0.17, 0.28), (-12, 12), (-24, 24), (-110, 110), (-750, 750)]
     return np.concatenate([rng.uniform(low, high, count).astype(dtype) for low, high in spans])
 
 
