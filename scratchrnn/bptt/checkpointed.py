@@ -1,10 +1,7 @@
-"""Backpropagation through time over whole sequences: everything kept, or almost nothing.
+"""Backpropagation through time in memory for about √T steps, with the same gradients, bit for bit.
 
-    full            forward and backward as the layer has them: memory for T steps
-    checkpointed    the same gradients, bit for bit, in memory for about √T steps: only the states at the start of each
-                    segment are kept, and each segment is run again, from the last to the first, before its backward
-
-Checkpointing costs one more forward pass (Chen et al., arXiv:1604.06174, 2016; for recurrent nets Gruslys et al.,
+Only the states at the start of each segment are kept, and each segment is run again, from the last to the first, before
+its backward. That costs one more forward pass (Chen et al., arXiv:1604.06174, 2016; for recurrent nets Gruslys et al.,
 arXiv:1606.03401, 2016).
 """
 
@@ -19,47 +16,13 @@ import numpy as np
 
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_positive_int, describe
+from scratchrnn._validate import check_array, check_positive_int
 from scratchrnn.backends import Kernels, memory
+from scratchrnn.bptt.full import Cotangent, check_layer
 from scratchrnn.layers import direction, edge
 from scratchrnn.layers.direction import Cell, Weights
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Gradients, LayerTrace, State, zero_padding
-
-Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
-
-
-def full(
-    layer: Recurrent,
-    x: FloatArray,
-    d_output: Cotangent = None,
-    *,
-    state: State | None = None,
-    d_state: State | None = None,
-    lengths: Any = None,
-) -> Gradients:
-    """Forward in training mode, then backward, with every step kept: `layer.forward` and `layer.backward`.
-
-    Parameters
-    ----------
-    layer : RNN or LSTM
-    x, state, lengths
-        As in `layer.forward`.
-    d_output : ndarray or callable, optional
-        dL/d(output), or a function of the output that returns it, called as d_output(output, 0).
-    d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
-        As in `layer.backward`.
-
-    Returns
-    -------
-    Gradients
-    """
-    _check_layer(layer)
-    trace = layer.forward(x, state, lengths)
-    if callable(d_output):
-        d = d_output(trace.output, 0)
-        d_output = check_array("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
-    return layer.backward(trace, d_output, d_state)
 
 
 def checkpointed(
@@ -118,7 +81,7 @@ def checkpointed(
     >>> bool((grads.parameters["weight_hh_l0"] == want.parameters["weight_hh_l0"]).all())
     True
     """
-    _check_layer(layer)
+    check_layer(layer)
     if layer.bidirectional:
         raise ValueError(
             "layer: expected one direction, since the reverse one starts from the end and its states at a segment need "
@@ -267,11 +230,6 @@ class _Run:
                 before.dc[-1] = dc[0]
         if n:
             self.receive(n - 1, dx)
-
-
-def _check_layer(layer: Any) -> None:
-    if not isinstance(layer, Recurrent):
-        raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
 
 
 def _by_segment(

@@ -1,0 +1,52 @@
+"""Backpropagation through time over a whole sequence, with everything kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scratchrnn._typing import FloatArray
+from scratchrnn._validate import check_array, describe
+from scratchrnn.layers.stack import Recurrent
+from scratchrnn.trace import Gradients, State
+
+Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
+
+
+def full(
+    layer: Recurrent,
+    x: FloatArray,
+    d_output: Cotangent = None,
+    *,
+    state: State | None = None,
+    d_state: State | None = None,
+    lengths: Any = None,
+) -> Gradients:
+    """Forward in training mode, then backward, with every step kept: `layer.forward` and `layer.backward`.
+
+    Parameters
+    ----------
+    layer : RNN or LSTM
+    x, state, lengths
+        As in `layer.forward`.
+    d_output : ndarray or callable, optional
+        dL/d(output), or a function of the output that returns it, called as d_output(output, 0).
+    d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
+        As in `layer.backward`.
+
+    Returns
+    -------
+    Gradients
+    """
+    check_layer(layer)
+    trace = layer.forward(x, state, lengths)
+    if callable(d_output):
+        d = d_output(trace.output, 0)
+        d_output = check_array("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
+    return layer.backward(trace, d_output, d_state)
+
+
+def check_layer(layer: Any) -> None:
+    """Raise unless it is a recurrent layer."""
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
