@@ -112,6 +112,11 @@ class TruncationBias:
     cosine_of: dict[str, FloatArray]
     norm_ratio_of: dict[str, FloatArray]
 
+    @property
+    def angle(self) -> FloatArray:
+        """Angle between the truncated and the full gradient, in degrees (K,)."""
+        return np.degrees(np.arccos(np.clip(self.cosine, -1, 1)))  # rounding may leave [-1, 1]
+
     def __repr__(self) -> str:
         rows = ", ".join(f"k2={k}: {c:.3f}" for k, c in zip(self.k2, self.cosine, strict=True))
         return f"TruncationBias(cosine at {rows})"
