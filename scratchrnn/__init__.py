@@ -27,14 +27,15 @@ if not (Path(__file__).parent / "kernels").is_dir():  # a checkout: kernels/ lie
 
 from scratchrnn import backends, init, losses, optim, rng, testing, toy, trace
 from scratchrnn.backends import get_num_threads, set_num_threads, use_backend
-from scratchrnn.layers import LSTM, RNN, Dropout, Embedding, Linear, LSTMCell, RNNCell
+from scratchrnn.layers import LSTM, RNN, Dropout, Embedding, Linear, LockedDropout, LSTMCell, RNNCell
 from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, Trace
 
 __version__ = "0.1.0"
 
 # reached as srnn.check and so on, and loaded then: some need matplotlib or torch, and a training script needs none
 _ON_FIRST_USE = (
-    "bptt", "check", "checkpoint", "data", "dynamics", "gradflow", "interop", "models", "plots", "regularizers", "train",
+    "bptt", "check", "checkpoint", "data", "dynamics", "gradflow", "interop", "models", "plots", "regularizers",
+    "train",
 )  # fmt: skip
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "LayerGradients",
     "LayerTrace",
     "Linear",
+    "LockedDropout",
     "RNNCell",
     "Trace",
     "backends",
