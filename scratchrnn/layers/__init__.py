@@ -5,5 +5,18 @@ from scratchrnn.layers.dropout import Dropout, LockedDropout
 from scratchrnn.layers.embedding import Embedding
 from scratchrnn.layers.linear import Linear
 from scratchrnn.layers.recurrent import LSTM, RNN
+from scratchrnn.layers.weight_drop import WeightDrop
+from scratchrnn.layers.zoneout import Zoneout
 
-__all__ = ["LSTM", "RNN", "Dropout", "Embedding", "LSTMCell", "Linear", "LockedDropout", "RNNCell"]
+__all__ = [
+    "LSTM",
+    "RNN",
+    "Dropout",
+    "Embedding",
+    "LSTMCell",
+    "Linear",
+    "LockedDropout",
+    "RNNCell",
+    "WeightDrop",
+    "Zoneout",
+]
