@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from scratchrnn._typing import DType, FloatArray
+from scratchrnn._typing import BoolArray, DType, FloatArray
 from scratchrnn._validate import check_array, check_bool, check_probability
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
 
 
-def draw_mask(shape: tuple[int, ...], p: float, dtype: DType, rng: Rng) -> FloatArray:
-    """A mask of zeros, with probability p, and 1/(1-p).
+def draw_hits(shape: tuple[int, ...], p: float, rng: Rng) -> BoolArray:
+    """True with probability p: always for p = 1, never for p = 0.
 
     Raises
     ------
@@ -30,9 +30,13 @@ def draw_mask(shape: tuple[int, ...], p: float, dtype: DType, rng: Rng) -> Float
             f"rng: expected a numpy.random.Generator for dropout masks (torch's masks depend on its build and cannot "
             f"be replayed); got {type(rng).__name__}"
         )
-    if p == 1.0:
-        return np.zeros(shape, dtype)
-    return ((rng.random(shape) >= p) / (1.0 - p)).astype(dtype)
+    return rng.random(shape) < p
+
+
+def draw_mask(shape: tuple[int, ...], p: float, dtype: DType, rng: Rng) -> FloatArray:
+    """A mask of zeros, with probability p, and 1/(1-p); `rng` as in `draw_hits`."""
+    dropped = draw_hits(shape, p, rng)
+    return np.zeros(shape, dtype) if p == 1.0 else (~dropped / (1.0 - p)).astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
