@@ -30,6 +30,8 @@ class Reference:
     weight_masks: Masks = field(default_factory=dict)
     keep: dict[Key, tuple[Any, Any]] = field(default_factory=dict)  # k^h (T, B, P), k^c (T, B, H), in order of work
     dropout: tuple[Any, ...] = ()  # per boundary (T, B, D·P), or None
+    clip: float | None = None
+    cut: np.ndarray | None = None  # (T, B)
 
     def __post_init__(self) -> None:
         self.leaves = {name: torch.tensor(w, requires_grad=True) for name, w in self.layer.parameters.items()}
@@ -72,7 +74,11 @@ class Reference:
         carried = [s[row, b] for s in self.state_leaves]
         kept = self.steps[key, b] = []
         for t, x in enumerate(read):
+            if self.cut is not None and self.cut[len(read) - 1 - t if key[1] == "reverse" else t, b]:
+                carried = [s.detach() for s in carried]
             values = self._cell(suffix, x, carried)
+            if self.clip is not None:
+                values["a"].register_hook(lambda d: d.clamp(-self.clip, self.clip))
             new = [values[letter] for letter in "hc"[: len(carried)]]
             if key in self.keep:
                 masks = [torch.tensor(k[t, b]) for k in self.keep[key][: len(carried)]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import scratchrnn as srnn
 from scratchrnn.layers.weight_drop import WeightDropTrace
 from scratchrnn.testing import TOLERANCE, assert_close
-from tests.problems import LENGTHS, PROJ, Case, Problem, by_us, draw
+from tests.problems import BATCH, LENGTHS, PROJ, STEPS, Case, Problem, by_us, draw
 from tests.stepwise import Cotangents, Reference, compare
 
 pytestmark = pytest.mark.usefixtures("each_backend")
@@ -29,16 +30,18 @@ def wrapped(case: Case, rng: np.random.Generator, p: float = 0.4) -> srnn.Weight
     return srnn.WeightDrop(case.layer(rng, np.float64), p, rng=rng)
 
 
-def check(dropping: srnn.WeightDrop, case: Case, p: Problem, *, training: bool = True) -> WeightDropTrace:
+def check(dropping: srnn.WeightDrop, case: Case, p: Problem, **flow: Any) -> WeightDropTrace:
     """One pass forward and back, compared with torch on the masks of its trace."""
     pair = (lambda arrays: arrays) if case.cell == "lstm" else (lambda arrays: arrays[0])
-    trace = dropping.forward(p.x, pair(p.state), p.lengths, training)
+    trace = dropping.forward(p.x, pair(p.state), p.lengths)
     cotangents = Cotangents(p.d_output, p.d_state)
-    grads = dropping.backward(trace, p.d_output, cotangents.given())
+    grads = dropping.backward(trace, p.d_output, cotangents.given(), **flow)
     steps, batch = p.x.shape[:2]
     lengths = [steps] * batch if p.lengths is None else list(p.lengths)
     masks = trace.weight_masks
-    reference = Reference(dropping.layer, p.x, p.state, lengths, weight_masks=masks, dropout=trace.dropout_masks)
+    reference = Reference(
+        dropping.layer, p.x, p.state, lengths, weight_masks=masks, dropout=trace.dropout_masks, **flow
+    )
     compare(reference, trace, grads, cotangents, str(case))
     return trace
 
@@ -51,6 +54,12 @@ def test_equals_torch(case: Case, rng: np.random.Generator) -> None:
     for name, mask in trace.weight_masks.items():
         assert set(np.unique(mask)) <= {0, 1 / (1 - 0.4)}
         assert_close(name, trace.parameters[name], dropping.parameters[name] * mask, rel=0)
+
+
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_clip_and_cut(cell: str, rng: np.random.Generator) -> None:
+    case = Case(cell, 2, bidirectional=True, lengths=LENGTHS)
+    check(wrapped(case, rng), case, draw(case, rng), clip=0.05, cut=rng.random((STEPS, BATCH)) < 0.3)
 
 
 def test_with_dropout_between_layers(rng: np.random.Generator) -> None:

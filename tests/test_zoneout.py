@@ -10,8 +10,8 @@ import pytest
 
 import scratchrnn as srnn
 from scratchrnn.layers.zoneout import ZoneoutTrace
-from scratchrnn.testing import TOLERANCE, assert_close
-from tests.problems import LENGTHS, PROJ, Case, Problem, by_us, draw
+from scratchrnn.testing import TOLERANCE, assert_close, difference
+from tests.problems import BATCH, LENGTHS, PROJ, STEPS, Case, Problem, by_us, draw
 from tests.stepwise import Cotangents, Reference, compare
 
 pytestmark = pytest.mark.usefixtures("each_backend")
@@ -34,22 +34,22 @@ def wrapped(case: Case, rng: np.random.Generator, p: tuple[float, float] = (0.3,
 
 
 def check(
-    zoneout: srnn.Zoneout, case: Case, p: Problem, *, training: bool = True, name: str = "", **options: Any
+    zoneout: srnn.Zoneout, case: Case, p: Problem, *, training: bool = True, rng: Any = None, **flow: Any
 ) -> ZoneoutTrace:
     """One pass forward and back, compared with torch on the masks of its trace."""
     pair = (lambda arrays: arrays) if case.cell == "lstm" else (lambda arrays: arrays[0])
-    trace = zoneout.forward(p.x, pair(p.state), p.lengths, training, **options)
+    trace = zoneout.forward(p.x, pair(p.state), p.lengths, training, rng)
     d_state = tuple(None if n in p.absent else d for n, d in zip(("d_h_n", "d_c_n"), p.d_state, strict=False))
     cotangents = Cotangents(None if "d_output" in p.absent else p.d_output, d_state)
-    grads = zoneout.backward(trace, cotangents.d_output, cotangents.given())
+    grads = zoneout.backward(trace, cotangents.d_output, cotangents.given(), **flow)
     keep = {
         key: tuple(None if mix is None else mix.keep for mix in (one.mix_h, one.mix_c))
         for key, one in trace.layers.items()
     }
     steps, batch = p.x.shape[:2]
     lengths = [steps] * batch if p.lengths is None else list(p.lengths)
-    reference = Reference(zoneout.layer, p.x, p.state, lengths, keep=keep, dropout=trace.dropout_masks)
-    compare(reference, trace, grads, cotangents, name)
+    reference = Reference(zoneout.layer, p.x, p.state, lengths, keep=keep, dropout=trace.dropout_masks, **flow)
+    compare(reference, trace, grads, cotangents, str(case))
     return trace
 
 
@@ -57,7 +57,7 @@ def check(
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case}-{case.sizes}")
 def test_equals_torch(case: Case, training: bool, rng: np.random.Generator) -> None:
     zoneout, problem = wrapped(case, rng), draw(case, rng)
-    trace = check(zoneout, case, problem, training=training, name=str(case))
+    trace = check(zoneout, case, problem, training=training)
     for one in trace.layers.values():
         for mix, p in ((one.mix_h, zoneout.p_h), (one.mix_c, zoneout.p_c)):
             assert mix is None or set(np.unique(mix.keep)) <= ({0, 1} if training else {p})
@@ -71,6 +71,19 @@ def test_absent_cotangents(cell: str, absent: frozenset[str], rng: np.random.Gen
     for lengths in (None, LENGTHS):
         case = Case(cell, 2, lengths=lengths)
         check(wrapped(case, rng), case, draw(case, rng, absent))
+
+
+@pytest.mark.parametrize("flow", ["clip", "cut", "both"])
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_clip_and_cut(cell: str, flow: str, rng: np.random.Generator) -> None:
+    """A cut holds back what was kept, too."""
+    case = Case(cell, 2, bidirectional=True, lengths=LENGTHS)
+    zoneout, problem = wrapped(case, rng), draw(case, rng)
+    options: dict[str, Any] = {"clip": 0.05, "cut": rng.random((STEPS, BATCH)) < 0.3}
+    chosen = options if flow == "both" else {flow: options[flow]}
+    trace = check(zoneout, case, problem, **chosen)
+    changed, plain = (zoneout.backward(trace, problem.d_output, **f).input for f in (chosen, {}))
+    assert difference(changed, plain).ratio > 1e-3
 
 
 def test_with_dropout_between_layers(rng: np.random.Generator) -> None:

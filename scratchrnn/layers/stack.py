@@ -338,9 +338,9 @@ class Recurrent(Module):
         Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850, 2013, section 2.1.
         """
         self._check_trace(trace, Trace)
-        return self._backward(trace, d_output, d_state, direction.backward)
+        return self._backward(trace, d_output, d_state, clip, cut, direction.backward)
 
-    def _backward(self, trace: Trace, d_output: Any, d_state: Any, run: RunBackward) -> Gradients:
+    def _backward(self, trace: Trace, d_output: Any, d_state: Any, clip: Any, cut: Any, run: RunBackward) -> Gradients:
         """`backward`, each layer and direction run by `run`."""
         kernels = backends.load(trace.backend)
         batch = len(trace.lengths)

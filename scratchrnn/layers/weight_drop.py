@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchrnn._typing import FloatArray
+from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_probability
 from scratchrnn.layers import direction
 from scratchrnn.layers.dropout import draw_mask
@@ -129,18 +129,26 @@ class WeightDrop(Wrapper):
         return WeightDropTrace(**vars(trace), weight_masks=masks)
 
     @np.errstate(all="ignore")
-    def backward(self, trace: Any, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
+    def backward(
+        self,
+        trace: Any,
+        d_output: FloatArray | None = None,
+        d_state: State | None = None,
+        *,
+        clip: float | None = None,
+        cut: BoolArray | None = None,
+    ) -> Gradients:
         """Backpropagate through time, to the weights as they were before the drop.
 
         Parameters
         ----------
         trace : WeightDropTrace
             From this wrapper's `forward`.
-        d_output, d_state
+        d_output, d_state, clip, cut
             As in the layer's `backward`.
         """
         self.layer._check_trace(trace, WeightDropTrace)
-        grads = self.layer._backward(trace, d_output, d_state, direction.backward)
+        grads = self.layer._backward(trace, d_output, d_state, clip, cut, direction.backward)
         masks = trace.weight_masks
         raw = {name: d * masks[name] if name in masks else d for name, d in grads.parameters.items()}  # undoes the drop
         return replace(grads, parameters=raw)

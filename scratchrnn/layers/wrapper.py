@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from typing import Any
 
-from scratchrnn._typing import FloatArray
+from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import describe
 from scratchrnn.layers.module import Module
 from scratchrnn.layers.stack import Recurrent
@@ -65,7 +65,15 @@ class Wrapper(Module):
         """Run the layer and keep everything, arguments as in its own `forward`; the trace is the wrapper's own kind."""
 
     @abstractmethod
-    def backward(self, trace: Any, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
+    def backward(
+        self,
+        trace: Any,
+        d_output: FloatArray | None = None,
+        d_state: State | None = None,
+        *,
+        clip: float | None = None,
+        cut: BoolArray | None = None,
+    ) -> Gradients:
         """Backpropagate through what `forward` did, arguments as in the layer's own `backward`."""
 
     def __getattr__(self, name: str) -> Any:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from scratchrnn._typing import FloatArray, IntArray
+from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_probability
 from scratchrnn.backends import Kernels, memory
 from scratchrnn.layers import direction
@@ -178,15 +178,23 @@ class Zoneout(Wrapper):
         return ZoneoutTrace(**vars(trace))
 
     @np.errstate(all="ignore")
-    def backward(self, trace: Any, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
+    def backward(
+        self,
+        trace: Any,
+        d_output: FloatArray | None = None,
+        d_state: State | None = None,
+        *,
+        clip: float | None = None,
+        cut: BoolArray | None = None,
+    ) -> Gradients:
         """Backpropagate through time, through kept and new values alike.
 
         Parameters
         ----------
         trace : ZoneoutTrace
             From this wrapper's `forward`.
-        d_output, d_state
-            As in the layer's `backward`.
+        d_output, d_state, clip, cut
+            As in the layer's `backward`; a cut holds back what was kept, too.
 
         Returns
         -------
@@ -194,7 +202,7 @@ class Zoneout(Wrapper):
             As the layer's; those of h and c per step are of the states after zoneout.
         """
         self.layer._check_trace(trace, ZoneoutTrace)
-        return self.layer._backward(trace, d_output, d_state, _backward)
+        return self.layer._backward(trace, d_output, d_state, clip, cut, _backward)
 
 
 @dataclass(frozen=True)
@@ -255,12 +263,17 @@ def _backward(
     d_output: FloatArray | None,  # (T, B, P) in the input's order of time; None: zero
     d_h_n: FloatArray | None,  # (B, P)
     d_c_n: FloatArray | None,  # (B, H)
+    *,
+    clip: float,  # bound of each |dL/da_t|; inf: none
+    cut: BoolArray | None,  # (T, B) in the input's order of time; None: nowhere
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `_forward` computed or read, last step first."""
     (steps, batch, _), lengths = trace.input.shape, trace.lengths
     read = reverse_time(trace.input, lengths) if trace.reverse else trace.input
     if d_output is not None and trace.reverse:
         d_output = reverse_time(d_output, lengths)
+    if cut is not None and trace.reverse:
+        cut = reverse_time(cut[:, :, None], lengths)[:, :, 0]
     dh, dc = direction.cotangents(trace, d_output, d_h_n, d_c_n, lengths)
     dx, dw = memory.empty(trace.input.shape, dh.dtype), w.zeros()
     da = memory.empty((steps, batch, w.weight_ih.shape[0]), dh.dtype)
@@ -273,9 +286,9 @@ def _backward(
             gates = trace.gates[part]
         direction.backward_kernel(
             kernels, cell, w, read[part], direction.lengths_in(lengths, part), h_pair, c_pair, gates, dh_pair, dc_pair,
-            da[part], dx[part], dw,
+            da[part], dx[part], dw, clip,
         )  # undoes (1)  # fmt: skip
-        dh[t] += dh_pair[0]
-        if dc is not None and dc_pair is not None:
-            dc[t] += dc_pair[0]
+        for d, pair in ((dh, dh_pair), (dc, dc_pair)):
+            if d is not None and pair is not None:
+                d[t] += pair[0] if cut is None else np.where(cut[t][:, None], 0, pair[0])
     return (reverse_time(dx, lengths) if trace.reverse else dx), LayerGradients(dh, da, dc), dw
