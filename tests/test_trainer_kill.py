@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def start(folder: Path, steps: int, *more: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.killed", str(folder), str(steps), *map(str, more)]
+    command = [sys.executable, "-W", "error", "-m", "tests.killed", str(folder), str(steps), *map(str, more)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
 

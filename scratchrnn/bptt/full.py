@@ -8,9 +8,10 @@ from typing import Any
 from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_array, describe
 from scratchrnn.layers.stack import Recurrent
+from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.trace import Gradients, State
 
-Layer = Recurrent
+Layer = Recurrent | Wrapper
 Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
 
 
@@ -51,7 +52,7 @@ def full(
     return layer.backward(trace, d_output, d_state, clip=clip, cut=cut)
 
 
-def check_layer(layer: Any) -> None:
-    """Raise unless it is a recurrent layer."""
-    if not isinstance(layer, Recurrent):
+def check_layer(layer: Any, *, wrapped: bool = False) -> None:
+    """Raise unless it is a recurrent layer; or, where that will do, a wrapper of one."""
+    if not isinstance(layer, Layer if wrapped else Recurrent):
         raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
