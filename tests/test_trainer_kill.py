@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,6 +48,17 @@ def newest(folder: Path) -> tuple[int, dict[str, Any]]:
     return found
 
 
+def assert_little_is_lost(folder: Path) -> None:
+    """A checkpoint every 2 updates: the one before the last update that was logged is there, and whole."""
+    log = folder / "log.jsonl"
+    updates = (
+        [line for line in log.read_bytes().splitlines(keepends=True) if b'"update"' in line] if log.exists() else []
+    )
+    done = max([json.loads(line)["step"] for line in updates if line.endswith(b"\n")], default=0)
+    if done > 2:
+        assert newest(folder)[0] >= (done - 1) // 2 * 2
+
+
 def assert_same_run(got: Path, want: Path) -> None:
     """The last checkpoint (weights, optimizer, stream state, generators), the best weights and the log."""
     one, other = (newest(folder)[1] | {"log_size": None} for folder in (got, want))  # the digits of seconds differ
@@ -71,6 +83,7 @@ def kill_at_random(folder: Path, steps: int, kills: int, seed: int) -> None:
             time.sleep(rng.uniform(0.0, 0.4))
         child.kill()
         child.communicate()
+        assert_little_is_lost(folder)
         assert child.returncode == -signal.SIGKILL, "the run had ended before: give it more steps"
 
 
@@ -90,6 +103,7 @@ def test_killed_between_any_two_calls_that_touch_files(every: int, tmp_path: Pat
     for call in range(1, 1000, every):
         child = start(tmp_path / str(call), steps, call)
         child.communicate(timeout=300)
+        assert_little_is_lost(tmp_path / str(call))
         train(tmp_path / str(call), steps)
         assert_same_run(tmp_path / str(call), tmp_path / "whole")
         if child.returncode == 0:  # it makes no more calls
