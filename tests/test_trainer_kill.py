@@ -95,7 +95,7 @@ def test_killed_at_random_moments(kills: int, steps: int, tmp_path: Path) -> Non
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("first", "every"), [(5, 6), pytest.param(1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("first", "every"), [(2, 3), pytest.param(1, 1, marks=pytest.mark.slow)])
 def test_killed_between_any_two_calls_that_touch_files(first: int, every: int, tmp_path: Path) -> None:
     """One run for each of them, killed once; 5 updates with 3 checkpoints, of which the third removes the first."""
     steps = 5
