@@ -269,9 +269,10 @@ def _backward(
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `_forward` computed or read, last step first."""
     (steps, batch, _), lengths = trace.input.shape, trace.lengths
-    read = reverse_time(trace.input, lengths) if trace.reverse else trace.input
-    if d_output is not None and trace.reverse:
-        d_output = reverse_time(d_output, lengths)
+    read, d_output = (
+        trace.by_time(trace.input),
+        None if d_output is None else trace.by_time(d_output),
+    )  # its own inverse
     if cut is not None and trace.reverse:
         cut = reverse_time(cut[:, :, None], lengths)[:, :, 0]
     dh, dc = direction.cotangents(trace, d_output, d_h_n, d_c_n, lengths)
@@ -291,4 +292,4 @@ def _backward(
         for d, pair in ((dh, dh_pair), (dc, dc_pair)):
             if d is not None and pair is not None:
                 d[t] += pair[0] if cut is None else np.where(cut[t][:, None], 0, pair[0])
-    return (reverse_time(dx, lengths) if trace.reverse else dx), LayerGradients(dh, da, dc), dw
+    return trace.by_time(dx), LayerGradients(dh, da, dc), dw
