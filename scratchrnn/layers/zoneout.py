@@ -269,10 +269,8 @@ def _backward(
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `_forward` computed or read, last step first."""
     (steps, batch, _), lengths = trace.input.shape, trace.lengths
-    read, d_output = (
-        trace.by_time(trace.input),
-        None if d_output is None else trace.by_time(d_output),
-    )  # its own inverse
+    read = trace.by_time(trace.input)  # into the direction's order of work: turning round is its own inverse
+    d_output = None if d_output is None else trace.by_time(d_output)
     if cut is not None and trace.reverse:
         cut = reverse_time(cut[:, :, None], lengths)[:, :, 0]
     dh, dc = direction.cotangents(trace, d_output, d_h_n, d_c_n, lengths)
