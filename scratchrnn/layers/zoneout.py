@@ -9,7 +9,7 @@
     k    training: 1 with probability p, else 0, drawn for each step, sample and unit
          inference: p, its expected value
 
-In an LSTM h̃_t = o_t ⊙ tanh(c̃_t) with the new cell c̃_t, not with the c_t of (2): equation (5) of the paper reads
+In an LSTM h̃_t = o_t ⊙ tanh(c̃_t) with the new cell c̃_t, not with the c_t of (2): the paper has, in section 3,
 h_t = d^h_t ⊙ h_{t-1} + (1 - d^h_t) ⊙ (o_t ⊙ tanh(f_t ⊙ c_{t-1} + i_t ⊙ g_t)). So a unit whose cell was kept still
 shows what it would have become.
 
