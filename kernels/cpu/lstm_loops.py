@@ -9,12 +9,15 @@ unit..unit+units: then the threads meet after every step, since h_t and da_t are
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..blocks import SUM_ROWS
 from .activations import sigmoid, tanh
 from .affine import input_part
 from .barrier import meet
+from .clip import clamp
 from .gemm import PACKED, pack_columns, pack_left, product
 from .jit import Kernel, inner
 from .lengths import any_runs, next_run
@@ -114,7 +117,7 @@ def forward_part(
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, meeting, parties,
+    batch, steps, p_hh, p_hr, lengths, c, gates, clip, dh, dc, da, hidden, size, lanes, edge, dm, meeting, parties,
     first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, last step first."""
@@ -138,6 +141,9 @@ def backward_part(
                 n = (t * batch + b) * rows
                 gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
                 step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
+                if clip < math.inf:
+                    for gate in range(4):
+                        clamp(da_b[gate * hidden : gate * hidden + units], clip)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return

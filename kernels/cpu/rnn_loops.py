@@ -9,9 +9,12 @@ unit..unit+units: then the threads meet after every step, since h_t and da_t are
 
 from __future__ import annotations
 
+import math
+
 from .activations import tanh
 from .affine import input_part
 from .barrier import meet
+from .clip import clamp
 from .gemm import product
 from .jit import Kernel, inner
 from .lengths import next_run
@@ -80,7 +83,7 @@ def forward_part(
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, meeting, parties, first, last, unit, units
+    batch, steps, p_hh, relu, lengths, h, clip, dh, da, hidden, lanes, edge, meeting, parties, first, last, unit, units
 ):
     """Samples first..last, units unit..unit+units: dh to its totals, and da, from the last step to the first."""
     if parties > 1 and not meet(meeting, parties):  # nobody writes before all are there
@@ -92,7 +95,10 @@ def backward_part(
             size = together * units
             for b in range(b_0, b_1, together):
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
-                step_backward(dh[new : new + size], h[new : new + size], da[n : n + size], relu)  # undoes (2)
+                da_b = da[n : n + size]
+                step_backward(dh[new : new + size], h[new : new + size], da_b, relu)  # undoes (2)
+                if clip < math.inf:
+                    clamp(da_b, clip)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return
