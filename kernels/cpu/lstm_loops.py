@@ -143,7 +143,10 @@ def backward_part(
                 dm_b = dm[(b - first) * hidden : (b - first + 1) * hidden] if projected else dh[new : new + units]
                 n = (t * batch + b) * rows
                 gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
-                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, clip, da_b, dc_prev)
+                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
+                if clip < math.inf:
+                    for gate in range(4):
+                        clamp(da_b[gate * hidden : gate * hidden + units], clip)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return

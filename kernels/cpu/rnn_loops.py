@@ -97,7 +97,10 @@ def backward_part(
             size = together * units
             for b in range(b_0, b_1, together):
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
-                step_backward(dh[new : new + size], h[new : new + size], relu, clip, da[n : n + size])  # undoes (2)
+                da_b = da[n : n + size]
+                step_backward(dh[new : new + size], h[new : new + size], da_b, relu)  # undoes (2)
+                if clip < math.inf:
+                    clamp(da_b, clip)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return
