@@ -33,8 +33,8 @@ def step_forward(a, h, relu):
 
 
 @inner
-def step_backward(dh, h, relu, clip, da):
-    """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²; da is clipped."""
+def step_backward(dh, h, da, relu):
+    """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²."""
     zero, one = h.dtype.type(0), h.dtype.type(1)
     if relu:
         for j in range(h.size):
@@ -42,8 +42,6 @@ def step_backward(dh, h, relu, clip, da):
     else:
         for j in range(h.size):
             da[j] = dh[j] * (one - h[j] * h[j])
-    if clip < math.inf:
-        clamp(da, clip)
 
 
 @Kernel
