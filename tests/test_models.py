@@ -111,33 +111,6 @@ def test_save_and_load(cell: str, rng: np.random.Generator, tmp_path: Path) -> N
     assert cell in repr(model)
 
 
-def test_sample_follows_the_probabilities(rng: np.random.Generator) -> None:
-    model = CharModel("abc", "rnn", 2, 3, rng=rng)
-    for array in model.parameters.values():
-        array[...] = 0
-    p = np.array([0.5, 0.3, 0.2])
-    model.parameters["decoder.bias"][...] = np.log(p)
-    text = model.sample("a", 4000, rng=rng)
-    share = np.bincount(model.vocabulary.encode(text), minlength=3) / 4000
-    assert np.abs(share - p).max() < 0.03  # four standard deviations
-    sharp = np.bincount(model.vocabulary.encode(model.sample("a", 4000, rng=rng, temperature=0.5)), minlength=3) / 4000
-    assert np.abs(sharp - p**2 / (p**2).sum()).max() < 0.03
-
-
-def test_sample_depends_on_the_prompt_and_repeats_by_seed(rng: np.random.Generator) -> None:
-    model = new("lstm", rng)
-    for name in ("embedding.weight", "decoder.weight"):
-        model.parameters[name] *= 20
-
-    def write(prompt: str) -> str:
-        return model.sample(prompt, 30, rng=np.random.default_rng(1), temperature=0.1)
-
-    assert write("abc") == write("abc")
-    assert write("abc") != write("e!!")
-    assert len(write("abc")) == 30
-    assert model.sample("a", 0, rng=rng) == ""
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -163,9 +136,3 @@ def test_refuses_input(rng: np.random.Generator) -> None:
         model(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="indices: expected values from 0 to 8; got 9"):
         model(np.array([[9]]))
-    with pytest.raises(ValueError, match="character 'z'"):
-        model.sample("z", 3, rng=rng)
-    with pytest.raises(ValueError, match="prompt: expected at least one character"):
-        model.sample("", 3, rng=rng)
-    with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
-        model.sample("a", 3, rng=rng, temperature=0)

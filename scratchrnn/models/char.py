@@ -9,6 +9,7 @@ Forward calls the three layers in this order, backward calls theirs in reverse; 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_dtype, check_int, check_positive_int, check_real, describe
+from scratchrnn._validate import check_dtype, check_positive_int, describe
 from scratchrnn.data import Vocabulary
 from scratchrnn.layers import LSTM, RNN, Embedding, Linear
 from scratchrnn.layers.embedding import EmbeddingTrace
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module
+from scratchrnn.models.sampling import write
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients, State, Trace
 
@@ -163,30 +165,61 @@ class CharModel(Module):
         parameters = {f"{part}.{name}": g for part, grads in parts.items() for name, g in grads.parameters.items()}
         return Gradients(None, rnn.state, parameters, rnn.layers)
 
-    def sample(self, prompt: str, length: int, *, rng: np.random.Generator, temperature: float = 1.0) -> str:
-        """Read `prompt`, then write on: `length` characters, each drawn from softmax(logits / temperature).
+    def write(
+        self,
+        prompt: str = "",
+        length: int | None = None,
+        *,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+    ) -> Iterator[str]:
+        """Read `prompt`, then write on, character by character, each handed out as soon as it is drawn.
 
         Parameters
         ----------
         prompt : str
-            At least one character; it is not part of what is returned.
-        length : int
+            What the model has read before; it is not handed out. If empty, the model starts after a line break, or
+            after a character drawn from `rng` where its vocabulary has no line break.
+        length : int, optional
+            Characters to write; without end when absent.
         rng : numpy.random.Generator
         temperature : float
-            Above 0; below 1 prefers the likelier characters.
+            Each character is drawn from softmax(logits / temperature). Below 1 prefers the likelier ones; 0 always
+            takes the likeliest.
+        top_k : int, optional
+            Draw from this many likeliest characters only, at most as many as the vocabulary has.
+
+        Returns
+        -------
+        iterator of str
+
+        Raises
+        ------
+        ValueError
+            The prompt has a character that the vocabulary has not, or a number is out of range: at the call. A logit
+            is NaN: where the character would be drawn.
+
+        Examples
+        --------
+        >>> model = CharModel("abc", "rnn", hidden_size=4, rng=np.random.default_rng(0))
+        >>> characters = model.write("ab", rng=np.random.default_rng(1))
+        >>> next(characters) in "abc"
+        True
         """
-        check_int("length", length, least=0)
-        check_real("temperature", temperature, above=0.0)
-        if not prompt:
-            raise ValueError("prompt: expected at least one character; got an empty string")
-        logits, state = self(self.vocabulary.encode(prompt)[:, None])
-        codes = []
-        for _ in range(length):
-            z = logits[-1, 0].astype(np.float64) / temperature
-            # the Gumbel-max draw: no cumulative sum, so no code beyond the last by rounding
-            codes.append(int(np.argmax(z + rng.gumbel(size=z.shape))))
-            logits, state = self(np.array([[codes[-1]]]), state)
-        return self.vocabulary.decode(np.array(codes, np.int64))
+        return write(self, prompt, length, rng=rng, temperature=temperature, top_k=top_k)
+
+    def sample(
+        self,
+        prompt: str,
+        length: int,
+        *,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+    ) -> str:
+        """Read `prompt`, then write `length` characters; as `write`, in one string."""
+        return "".join(self.write(prompt, length, rng=rng, temperature=temperature, top_k=top_k))
 
 
 def _time_major(indices: Any) -> IntArray:
