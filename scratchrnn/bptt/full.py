@@ -10,6 +10,7 @@ from scratchrnn._validate import check_array, describe
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Gradients, State
 
+Layer = Recurrent
 Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
 
 
