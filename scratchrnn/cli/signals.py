@@ -16,9 +16,9 @@ from typing import ClassVar, TypeVar
 
 
 class Wishes(ABC):
-    """How often it was wished to stop; beyond `patience` wishes the next one interrupts.
+    """How often it was wished to stop; the wish after `patience` of them interrupts.
 
-    `doing` says what is being done, and so what a wish does; `exit_code` is that of the first wish, 0 without.
+    `exit_code` is that of the first wish, 0 without.
     """
 
     patience: ClassVar[int]
@@ -26,7 +26,6 @@ class Wishes(ABC):
     def __init__(self) -> None:
         self.count = 0
         self.exit_code = 0
-        self.doing = ""
 
     def __call__(self) -> int:
         """How often until now."""

@@ -105,9 +105,16 @@ def _write(out: Path, files: Mapping[str, bytes]) -> None:
 
 
 class StudyWishes(Wishes):
-    """A study answers the first wish with what it has measured, the second with what it has; the third interrupts."""
+    """The first ends the training, the second the measurements; the third interrupts.
+
+    `doing` says what is being done, and so what a wish does.
+    """
 
     patience = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.doing = ""
 
     def watch(self, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
         """The same `tell`, noting what is being done."""

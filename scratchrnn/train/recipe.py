@@ -1,0 +1,123 @@
+"""From settings and a text to a trainer: what `scratchrnn train` runs, and what a program can run likewise.
+
+The first nine tenths of the text are trained on, the last tenth is held out; the vocabulary is that of the whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from scratchrnn.data import ContiguousRows, Vocabulary, split
+from scratchrnn.models import CharModel
+from scratchrnn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from scratchrnn.train import schedules
+from scratchrnn.train.config import Config
+from scratchrnn.train.language_model import LanguageModel
+from scratchrnn.train.records import Step
+from scratchrnn.train.schedules import Schedule
+from scratchrnn.train.trainer import Trainer
+
+INITIAL, DROPPED = 0, 1  # streams of random numbers, one for each purpose
+
+
+def build(
+    config: Config,
+    text: str,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callable[[Trainer, Step], object]] = (),
+    progress: bool | None = None,
+) -> tuple[CharModel, Trainer]:
+    """The model that these settings describe, and the trainer that trains it on a text.
+
+    Parameters
+    ----------
+    config : Config
+        Its `file` and `sha256` are not looked at.
+    text : str
+    folder, resume, callbacks, progress
+        As `Trainer` takes them.
+
+    Raises
+    ------
+    ValueError
+        The text is too short for these settings; or as `Trainer` says.
+
+    Examples
+    --------
+    >>> model, trainer = build(Config(hidden=8, batch=2, k1=10, steps=30, backend="numpy"), "to be or not to be " * 20)
+    >>> trainer.run().steps
+    30
+    """
+    vocabulary = Vocabulary(text)
+    to_train, held_out = split(vocabulary.encode(text))
+    _check_length(config, to_train)
+    rows = ContiguousRows(to_train, batch=config.batch)
+    model = CharModel(
+        vocabulary.characters,
+        config.cell,
+        config.hidden,
+        config.embedding,
+        config.layers,
+        dtype=config.dtype,
+        backend=config.backend,
+        rng=np.random.default_rng([config.seed, INITIAL]),
+    )
+    objective = LanguageModel(model, rows, k1=config.k1, k2=config.k2, clip=config.step_clip, held_out=held_out)
+    steps = _updates(config, rows.steps)
+    trainer = Trainer(
+        objective,
+        _optimizer(config, model),
+        steps=steps,
+        max_norm=config.clip,
+        schedule=_schedule(config, steps),
+        accumulate=config.accumulate,
+        evaluate_every=config.evaluate_every,
+        patience=config.patience,
+        folder=folder,
+        checkpoint_every=None if folder is None else config.checkpoint_every,
+        keep=config.keep,
+        resume=resume,
+        callbacks=callbacks,
+        progress=progress,
+    )
+    return model, trainer
+
+
+def _updates(config: Config, row: int) -> int:
+    """Updates in all: those asked for, or as many as the epochs take; a row is left after ⌈row/k1⌉ windows."""
+    if config.steps is not None:
+        return config.steps
+    windows = -(-row // config.k1)
+    return max(1, round((config.epochs or 0.0) * windows / config.accumulate))
+
+
+def _optimizer(config: Config, model: CharModel) -> Optimizer:
+    parameters, rate, decay = model.parameters, config.learning_rate, config.weight_decay
+    match config.optimizer:
+        case "adam":
+            return Adam(parameters, rate, weight_decay=decay)
+        case "adamw":
+            return AdamW(parameters, rate, weight_decay=decay)
+        case "rmsprop":
+            return RMSprop(parameters, rate, weight_decay=decay, momentum=config.momentum)
+        case "adagrad":
+            return Adagrad(parameters, rate, weight_decay=decay)
+        case _:
+            return SGD(parameters, rate, weight_decay=decay, momentum=config.momentum)
+
+
+def _schedule(config: Config, steps: int) -> Schedule:
+    falling = max(1, steps - config.warmup)
+    match config.schedule:
+        case "linear":
+            schedule = schedules.linear(falling, to=config.final_rate)
+        case "cosine":
+            schedule = schedules.cosine(falling, to=config.final_rate)
+        case _:
+            schedule = schedules.constant()
+    return schedules.warmup(config.warmup, then=schedule) if config.warmup else schedule
