@@ -19,7 +19,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from scratchrnn._files import remove_temporaries, write_atomically
 from scratchrnn._validate import check_int, check_positive_int, describe
-from scratchrnn.layers.module import read_safetensors
+from scratchrnn.layers.module import Module, read_safetensors
 from scratchrnn.rng import Rng, TorchGenerator, check_rng
 
-__all__ = ["Checkpoints", "generator_state", "load", "save", "set_generator_state"]
+__all__ = ["Checkpoints", "generator_state", "generators", "load", "save", "set_generator_state"]
 
 FORMAT = "scratchrnn-checkpoint"  # key of the safetensors metadata
 VERSION = 1
@@ -186,6 +186,23 @@ def set_generator_state(rng: Rng, state: Mapping[str, Any]) -> None:
         rng.set_state(state["state"])
     else:
         rng.bit_generator.state = state
+
+
+def generators(module: Module) -> dict[str, Rng]:
+    """Every generator that a layer or model holds, in itself or in its parts, by dotted name; shared ones once."""
+    found: dict[str, Rng] = {}
+    for path, part in _parts(module, ""):
+        for name, value in vars(part).items():
+            if isinstance(value, (np.random.Generator, TorchGenerator)) and all(value is not g for g in found.values()):
+                found[path + name] = value
+    return found
+
+
+def _parts(module: Module, path: str) -> Iterator[tuple[str, Module]]:
+    yield path, module
+    for name, value in vars(module).items():
+        if isinstance(value, Module):
+            yield from _parts(value, f"{path}{name}.")
 
 
 # The last few of a run

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -183,13 +184,14 @@ def _check_targets(targets: Any, inputs: Any) -> None:
 
 def _check_documents(documents: Any, count: int) -> IntArray:
     """Return the offsets (K,) as an array, strictly increasing within the N items."""
-    if isinstance(documents, np.ndarray):
-        offsets = documents
-    elif isinstance(documents, Sequence) and not any(isinstance(start, (bool, np.bool_)) for start in documents):
-        offsets = np.array(documents) if documents else np.zeros(0, np.int64)
-    else:
-        raise TypeError(f"documents: expected integers, where documents begin; got {describe(documents)}")
-    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+    listed = isinstance(documents, Sequence) and all(
+        isinstance(start, Integral) and not isinstance(start, bool) for start in documents
+    )
+    offsets: Any = documents
+    if listed:
+        offsets = np.array(documents) if len(documents) else np.zeros(0, np.int64)
+    plain = isinstance(offsets, np.ndarray) and not isinstance(offsets, np.ma.MaskedArray)
+    if not plain or offsets.ndim != 1 or offsets.dtype.kind not in "iu":
         raise TypeError(f"documents: expected integers, where documents begin; got {describe(documents)}")
     outside = np.flatnonzero((offsets < 0) | (offsets >= count))
     if outside.size:

@@ -88,3 +88,12 @@ def accumulated(objective: Objective, times: int) -> Outcome:
         for gradient in total.values():
             gradient /= max(count, 1)
     return Outcome(loss / max(count, 1), count, total, penalty / max(count, 1))
+
+
+def check_same_settings(made_with: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse to resume a run that was made with other settings."""
+    names = [*own, *(name for name in made_with if name not in own)]
+    differing = [name for name in names if made_with.get(name) != own.get(name)]
+    if differing:
+        was, now = (", ".join(f"{name}={them.get(name)!r}" for name in differing) for them in (made_with, own))
+        raise ValueError(f"resume: the run was made with {was}; got {now}")

@@ -30,7 +30,7 @@ from scratchrnn._validate import check_array, check_bool, check_positive_int, ch
 from scratchrnn.optim import Optimizer, clip_grad_norm_, global_norm
 from scratchrnn.train.folder import RunFolder
 from scratchrnn.train.log import Log, update_record
-from scratchrnn.train.objective import Objective, accumulated
+from scratchrnn.train.objective import Objective, accumulated, check_same_settings
 from scratchrnn.train.progress import Bar
 from scratchrnn.train.records import DivergedError, Result, Step
 from scratchrnn.train.schedules import constant, description
@@ -339,15 +339,6 @@ class Trainer:
             check_array(name, parameters[name], shape=array.shape, dtype=array.dtype, why="of the model")
         for name, array in own.items():
             array[...] = parameters[name]
-
-
-def check_same_settings(made_with: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse to resume a run that was made with other settings."""
-    names = [*own, *(name for name in made_with if name not in own)]
-    differing = [name for name in names if made_with.get(name) != own.get(name)]
-    if differing:
-        was, now = (", ".join(f"{name}={them.get(name)!r}" for name in differing) for them in (made_with, own))
-        raise ValueError(f"resume: the run was made with {was}; got {now}")
 
 
 def _optional(name: str, value: int | None) -> int | None:
