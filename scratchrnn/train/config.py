@@ -26,7 +26,7 @@ class Setting:
     ----------
     table : str
         Where it stands in the file.
-    help : str
+    meaning : str
         One sentence for people.
     least, above : float, optional
         Lower bound: the least value, or one that is not reached.
@@ -41,7 +41,7 @@ class Setting:
     """
 
     table: str
-    help: str
+    meaning: str
     least: float = -math.inf
     above: float | None = None
     choices: tuple[str, ...] = ()
@@ -74,8 +74,8 @@ class Setting:
         return check_real(name, value, least=self.least, above=self.above)
 
 
-def _setting(default: Any, table: str, help: str, **more: Any) -> Any:  # noqa: A002: as Setting calls it
-    return field(default=default, metadata={"setting": Setting(table, help, **more)})
+def _setting(default: Any, table: str, meaning: str, **more: Any) -> Any:
+    return field(default=default, metadata={"setting": Setting(table, meaning, **more)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     FileNotFoundError, IsADirectoryError, PermissionError
         There is no such file, it is a folder, or it may not be read.
     ValueError
-        It is not TOML (the message says where), or it has a table or key that is none; the message names the known ones.
+        It is not TOML (the message says where), or it has an unknown table or key; the message names the known ones.
     TypeError, ValueError
         A value is of another type than the setting, or out of its bounds.
     """
@@ -70,7 +70,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _check_table(path: Path, table: str, entries: Any) -> None:
-    if table in SETTINGS:
+    if table in SETTINGS and table not in TABLES:
         raise ValueError(f"{path}: {table}: expected within [{SETTINGS[table].table}]")
     if table not in TABLES:
         raise ValueError(f"{path}: [{table}]: no such table{_near(table, TABLES)}; known: {', '.join(TABLES)}")
@@ -111,8 +111,8 @@ def to_toml(config: Config) -> str:
 def _line(config: Config, name: str) -> str:
     value = getattr(config, name)
     if value is None:
-        return f"# {name}: {SETTINGS[name].help}"
-    return f"{name} = {_literal(value)}  # {SETTINGS[name].help}"
+        return f"# {name}: {SETTINGS[name].meaning}"
+    return f"{name} = {_literal(value)}  # {SETTINGS[name].meaning}"
 
 
 def _literal(value: bool | int | float | str) -> str:

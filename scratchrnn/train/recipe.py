@@ -5,6 +5,7 @@ The first nine tenths of the text are trained on, the last tenth is held out; th
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,7 @@ from scratchrnn.models import CharModel
 from scratchrnn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from scratchrnn.train import schedules
 from scratchrnn.train.config import Config
-from scratchrnn.train.language_model import LanguageModel
+from scratchrnn.train.language import LanguageModel
 from scratchrnn.train.records import Step
 from scratchrnn.train.schedules import Schedule
 from scratchrnn.train.trainer import Trainer
@@ -55,7 +56,9 @@ def build(
     """
     vocabulary = Vocabulary(text)
     to_train, held_out = split(vocabulary.encode(text))
-    _check_length(config, to_train)
+    least = max(20, -(-10 * (config.batch + 1) // 9))
+    if len(text) < least:
+        raise ValueError(f"text: expected at least {least} characters for {config.batch} rows; got {len(text)}")
     rows = ContiguousRows(to_train, batch=config.batch)
     model = CharModel(
         vocabulary.characters,
@@ -67,7 +70,8 @@ def build(
         backend=config.backend,
         rng=np.random.default_rng([config.seed, INITIAL]),
     )
-    objective = LanguageModel(model, rows, k1=config.k1, k2=config.k2, clip=config.step_clip, held_out=held_out)
+    clip = None if config.step_clip == math.inf else config.step_clip
+    objective = LanguageModel(model, rows, k1=config.k1, k2=config.k2, clip=clip, held_out=held_out)
     steps = _updates(config, rows.steps)
     trainer = Trainer(
         objective,
