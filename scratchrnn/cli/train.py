@@ -135,9 +135,11 @@ def _go_on(text: Path | None, out: Path, config: Path | None, options: dict[str,
         raise InputError(f"{out}: holds no run to go on with, no {CONFIG}; to begin one leave out --resume")
     made_with = Config(**read_settings(out / CONFIG))
     for name, value in _given(config, options).items():
-        if name != "file" and value != getattr(made_with, name):
+        was = getattr(made_with, name)
+        if name != "file" and value != was:
             raise InputError(
-                f"{name}: expected {getattr(made_with, name)}, with which the run in {out} was made; got {value}"
+                f"{name}: the run in {out} was made {'without' if was is None else f'with {was}'}, and keeps its "
+                f"settings; got {value}"
             )
     file = made_with.file if text is None else text
     source = data.default_text() if file is None else data.read_text(file)
