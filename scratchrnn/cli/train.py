@@ -97,6 +97,8 @@ def train(
             print_error(f"{error}; {_last_checkpoint(out)}")
             raise typer.Exit(FAILED) from None
         except OSError as error:
+            if error.errno is None:  # a message of our own
+                raise InputError(str(error)) from None
             if error.filename is None:  # stderr has gone
                 raise
             raise InputError(f"{error.filename}: cannot be written: {error.strerror}") from None
