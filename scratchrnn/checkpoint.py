@@ -1,11 +1,11 @@
 """Checkpoints: everything that moves in a run, in one safetensors file. Loading one executes no code.
 
-    arrays              by dotted name, bit for bit:        optimizer.exp_avg.rnn.weight_ih_l0
-    everything else     as JSON in the file's metadata:     {"step": 100, "optimizer": {"exp_avg.rnn.…": {"$array": "…"}}}
+    arrays              by dotted name, bit for bit:      optimizer.exp_avg.rnn.weight_ih_l0
+    everything else     as JSON in the file's metadata:   {"step": 100, "optimizer": {"exp_avg.rnn.…": {"$array": "…"}}}
 
-A state is a tree: dicts with names as keys; lists; and at the leaves arrays, None, bool, int of any size, float and str.
-It comes back as it was: integers exactly (the 128 bits of a PCG64 generator too), floats to the bit, infinity and NaN
-as {"$float": "inf"} since JSON has none. What would come back as something else (a tuple, a NumPy scalar) is refused.
+A state is a tree: dicts with names as keys; lists; at the leaves arrays, None, bool, int of any size, float and str. It
+comes back as it was: integers exactly (the 128 bits of a PCG64 generator too), floats to the bit, infinity and NaN as
+{"$float": "inf"} since JSON has none. What would come back as something else (a tuple, a NumPy scalar) is refused.
 
 metadata["scratchrnn-checkpoint"] holds {"version", "state", "sha256"}; the digest covers the state and all arrays, so
 that a damaged file is told from a whole one.
@@ -31,7 +31,16 @@ from scratchrnn._validate import check_int, check_positive_int, describe
 from scratchrnn.layers.module import Module, read_safetensors
 from scratchrnn.rng import Rng, TorchGenerator, check_rng
 
-__all__ = ["Checkpoints", "generator_state", "generators", "load", "save", "set_generator_state"]
+__all__ = [
+    "Checkpoints",
+    "generator_state",
+    "generator_states",
+    "generators",
+    "load",
+    "save",
+    "set_generator_state",
+    "set_generator_states",
+]
 
 FORMAT = "scratchrnn-checkpoint"  # key of the safetensors metadata
 VERSION = 1
@@ -186,6 +195,19 @@ def set_generator_state(rng: Rng, state: Mapping[str, Any]) -> None:
         rng.set_state(state["state"])
     else:
         rng.bit_generator.state = state
+
+
+def generator_states(named: Mapping[str, Rng]) -> dict[str, Any]:
+    """Where several generators stand, by name."""
+    return {name: generator_state(rng) for name, rng in named.items()}
+
+
+def set_generator_states(named: Mapping[str, Rng], states: Mapping[str, Any]) -> None:
+    """Make each go on from its own state; ValueError where the names differ."""
+    if sorted(named) != sorted(states):
+        raise ValueError(f"generators: expected the states of {sorted(named)}; got those of {sorted(states)}")
+    for name, rng in named.items():
+        set_generator_state(rng, states[name])
 
 
 def generators(module: Module) -> dict[str, Rng]:

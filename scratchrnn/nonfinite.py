@@ -46,7 +46,7 @@ class NonFinite:
     step : int
         In the direction's own order of work.
     quantity : str
-        "input"; a gate's pre-activation "i", "f", "g", "o", or "a" of an RNN; "c", "h"; the initial states "h_0", "c_0".
+        "input"; a gate's pre-activation "i", "f", "g", "o", or "a" of an RNN; "c", "h"; an initial state "h_0", "c_0".
         For gradients the same with a d before it.
     sample, unit : int
     value : float

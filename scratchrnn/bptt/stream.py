@@ -49,8 +49,10 @@ class StreamTrace:
 
     def state_after(self, steps: int) -> State:
         """State of each row after that many steps of this stretch, 0 to T: h, or (h, c), a copy."""
+        if check_int("steps", steps, least=0) > self.pieces.steps:
+            raise ValueError(f"steps: expected at most {self.pieces.steps}, those of this stretch; got {steps}")
         piece, slot = np.arange(self.pieces.batch), np.zeros(self.pieces.batch, np.intp)
-        if check_int("steps", steps, least=0):
+        if steps:
             piece, before = self.pieces.at(steps - 1)
             slot = before + 1
         layers = list(self.trace.layers.values())
@@ -262,7 +264,7 @@ def backward(
     ends = enter_state(layer, d_state, pieces.batch, batched, name="d_state")
     d_ends = tuple(None if d is None else _spread(d, pieces) for d in ends)  # undoes the choice of rows' last pieces
     d_last = None if d_state is None else cast(State, d_ends if layer.cell.has_c else d_ends[0])
-    grads = layer.backward(trace.trace, d_output, d_last, **({} if clip is None else {"clip": clip}))
+    grads = layer.backward(trace.trace, d_output, d_last, clip=clip)
     dx = pieces.fold(edge.time_major(cast(FloatArray, grads.input), batch_first=layer.batch_first, batched=True))
     starts = _arrays(cast(State, grads.state))  # (L, N, ·)
     begins = pieces.begins

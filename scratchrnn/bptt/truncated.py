@@ -44,7 +44,6 @@ def truncated(
     state: State | None = None,
     d_state: State | None = None,
     lengths: Any = None,
-    clip: float | None = None,
 ) -> Gradients:
     """The sum of the gradients of all windows of truncated backpropagation through time, at the weights of now.
 
@@ -63,9 +62,6 @@ def truncated(
         Steps between two windows' ends; steps that the gradient of each reaches back. See `scratchrnn.bptt.schedule`.
     d_state : ndarray, or (d_h_n, d_c_n) for an LSTM, optional
         As in `layer.backward`, at each sequence's own end; part of the loss of the window in which that lies.
-    clip : float, optional
-        As in `layer.backward`.
-
     Returns
     -------
     Gradients
@@ -90,7 +86,7 @@ def truncated(
     check_stream_layer(layer)
     trace = layer.forward(x, state, lengths)
     d = _whole_cotangent(layer, trace, d_output, k1, k2)
-    return _truncated(layer, trace, d, d_state, k1, k2, clip)
+    return _truncated(layer, trace, d, d_state, k1, k2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +111,11 @@ class TruncationBias:
     norm_ratio: FloatArray
     cosine_of: dict[str, FloatArray]
     norm_ratio_of: dict[str, FloatArray]
+
+    @property
+    def angle(self) -> FloatArray:
+        """Angle between the truncated and the full gradient, in degrees (K,)."""
+        return np.degrees(np.arccos(np.clip(self.cosine, -1, 1)))  # rounding may leave [-1, 1]
 
     def __repr__(self) -> str:
         rows = ", ".join(f"k2={k}: {c:.3f}" for k, c in zip(self.k2, self.cosine, strict=True))
@@ -167,7 +168,7 @@ def truncation_bias(
     d = _whole_cotangent(layer, trace, d_output, steps, steps)
     full = _vectors(layer.backward(trace, d))
     stride = [k if k1 is None else check_positive_int("k1", k1) for k in reach]
-    found = [_vectors(_truncated(layer, trace, d, None, a, b, None)) for a, b in zip(stride, reach, strict=True)]
+    found = [_vectors(_truncated(layer, trace, d, None, a, b)) for a, b in zip(stride, reach, strict=True)]
 
     def measure(names: list[str]) -> tuple[FloatArray, FloatArray]:
         g = np.concatenate([full[name] for name in names])
@@ -211,7 +212,6 @@ def _truncated(
     d_state: State | None,
     k1: int,
     k2: int,
-    clip: float | None,
 ) -> Gradients:
     """Sum the gradients of all groups of windows that start together."""
     steps, total = len(trace[0].input), None
@@ -223,12 +223,7 @@ def _truncated(
             within = d[part].copy()
             within[: span.first - span.start] = 0  # those losses are other windows'
             within = edge.leave_output(within, batch_first=layer.batch_first, batched=trace.batched)
-        grads = layer.backward(
-            _slice(layer, trace, part),
-            within,
-            _ending_in(layer, trace, d_state, span),
-            **({} if clip is None else {"clip": clip}),
-        )
+        grads = layer.backward(_slice(layer, trace, part), within, _ending_in(layer, trace, d_state, span))
         if part == slice(0, steps):
             return grads  # nothing was cut
         total = total or _Sum(layer, trace)

@@ -1,10 +1,10 @@
 """Training: an objective in, updates out, and nothing lost on the way.
 
-    Trainer          the loop: clipping, schedules, evaluation, early stopping, checkpoints, log
-    LanguageModel    a character model on rows of text, by truncated backpropagation through time
-    Sampled          a task whose batches are drawn
-    evaluate         the loss on a text held out
-    schedules        learning rates over a run
+Trainer          the loop: clipping, schedules, evaluation, early stopping, checkpoints, log
+LanguageModel    a character model on rows of text, by truncated backpropagation through time
+Sampled          a task whose batches are drawn
+evaluate         the loss on a text held out
+schedules        learning rates over a run
 """
 
 from scratchrnn.train import schedules

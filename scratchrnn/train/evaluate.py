@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from scratchrnn._typing import IntArray
 from scratchrnn._validate import check_positive_int
 from scratchrnn.bptt import Stream
@@ -35,10 +37,11 @@ def evaluate(
     stream = Stream(model.rnn, initial)
     total, count = 0.0, 0
     for window in text.windows(steps):
-        logits = model.decoder(stream(model.embedding(window.inputs), window.reset))
-        loss, _ = cross_entropy(logits, window.targets, reduction="sum")
+        codes, targets = cast(IntArray, window.inputs), cast(IntArray, window.targets)
+        logits = model.decoder(stream(model.embedding(codes), window.reset))
+        loss, _ = cross_entropy(logits, targets, reduction="sum")
         total += float(loss)
-        count += counted(window.targets)
+        count += counted(targets)
     return total / count
 
 

@@ -1,8 +1,8 @@
 """The folder of a run.
 
-    log.jsonl                              every update and evaluation, see scratchrnn.train.log
-    best.safetensors                       {"step", "loss", "parameters"} of the best evaluation, see scratchrnn.checkpoint
-    checkpoints/step-00000100.safetensors  the last few, from which the run can be resumed
+log.jsonl                              every update and evaluation, see scratchrnn.train.log
+best.safetensors                       {"step", "loss", "parameters"} of the best evaluation, see scratchrnn.checkpoint
+checkpoints/step-00000100.safetensors  the last few, from which the run can be resumed
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
     d, d'   dropout masks, drawn for each window and locked through it; ones where there is no dropout
 
-An update every k1 steps, its gradient over the last k2 (see `scratchrnn.bptt.schedule`). An epoch is one way through the
-rows; the next begins with the initial state, as a document does.
+An update every k1 steps, its gradient over the last k2 (see `scratchrnn.bptt.schedule`). An epoch is one way through
+the rows; the next begins with the initial state, as a document does.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import numpy as np
-
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, check_probability, describe
 from scratchrnn.bptt import Window, windows
-from scratchrnn.checkpoint import generator_state, generators, set_generator_state
+from scratchrnn.checkpoint import generator_states, generators, set_generator_states
 from scratchrnn.data import ContiguousRows
 from scratchrnn.layers.dropout import draw_mask
 from scratchrnn.layers.embedding import EmbeddingTrace
@@ -33,7 +31,7 @@ from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import State
 from scratchrnn.train.blame import first_in, first_in_stream
 from scratchrnn.train.evaluate import counted, evaluate
-from scratchrnn.train.objective import Outcome, check_same_settings
+from scratchrnn.train.objective import Outcome, check_same_settings, name_of
 from scratchrnn.train.records import bits, perplexity
 
 
@@ -121,6 +119,7 @@ class LanguageModel:
         self.rng = None if rng is None else check_rng("rng", rng)
         learned = {} if initial_state is None else initial_state.parameters
         self.parameters = model.parameters | {f"initial_state.{name}": array for name, array in learned.items()}
+        self._settings = self._describe()
         self.epoch, self.position = 1, 0
         self._carry: State | None = None
         self._windows: Iterator[Window] | None = None
@@ -153,7 +152,7 @@ class LanguageModel:
         return Outcome(head.loss, head.count, {name: found[name] for name in self.parameters}, head.penalty)
 
     def _begin(self) -> Iterator[Window]:
-        reset = cast(BoolArray, self.rows.reset)
+        reset = self.rows.reset
         return windows(
             self.model.rnn, self._read, self._predict, k1=self.k1, k2=self.k2, state=self._carry, initial=self._initial,
             steps=self.rows.steps, begin=self.position, reset=reset if reset.any() else None, clip=self.clip,
@@ -169,7 +168,7 @@ class LanguageModel:
 
     def _read(self, start: int, stop: int) -> FloatArray:
         """What the recurrent layer reads at steps [start, stop): (T, B, E)."""
-        self._embedding: EmbeddingTrace = self.model.embedding.forward(self.rows.inputs[start:stop])
+        self._embedding: EmbeddingTrace = self.model.embedding.forward(cast(IntArray, self.rows.inputs[start:stop]))
         self._embedding_mask = self._mask(self._embedding.output.shape)
         embedded = self._embedding.output
         return embedded if self._embedding_mask is None else embedded * self._embedding_mask
@@ -212,19 +211,17 @@ class LanguageModel:
         """Place in the text, the carried state, the generators; and the settings that a resumed run must share."""
         carry = None if self._carry is None else dict(zip("hc", _arrays(self._carry), strict=False))
         return {
-            "settings": self._settings(),
+            "settings": self._settings,
             "epoch": self.epoch,
             "position": self.position,
             "carry": carry,
-            "generators": {name: generator_state(rng) for name, rng in self._generators().items()},
+            "generators": generator_states(self._generators()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        check_same_settings(state["settings"], self._settings())
-        own = self._generators()
-        for name, rng in own.items():
-            set_generator_state(rng, state["generators"][name])
+        check_same_settings(state["settings"], self._settings)
+        set_generator_states(self._generators(), state["generators"])
         carry = state["carry"]
         self._carry = None if carry is None else (carry["h"], carry["c"]) if "c" in carry else carry["h"]
         self.epoch, self.position = state["epoch"], state["position"]
@@ -234,14 +231,16 @@ class LanguageModel:
         own: dict[str, Rng] = {} if self.rng is None else {"dropout": self.rng}
         return own | {f"model.{name}": rng for name, rng in generators(self.model).items()}
 
-    def _settings(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that it goes on with: the text too, by its digest."""
         rows = self.rows
         digest = hashlib.sha256()
         for array in (rows.inputs, rows.targets, rows.reset):
             digest.update(array.tobytes())
         names = ("k1", "k2", "dropout", "clip")
         own = {name: getattr(self, name) for name in names} | {"batch": rows.batch, "rows": digest.hexdigest()}
-        return own | {"initial_state": self.initial_state is not None, "regularization": self.regularization is not None}
+        penalty = None if self.regularization is None else name_of(self.regularization)
+        return own | {"initial_state": self.initial_state is not None, "regularization": penalty}
 
     # --- what went wrong
 

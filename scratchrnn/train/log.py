@@ -37,7 +37,7 @@ class Log:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115: closed by close(), unbuffered so that a kill loses nothing
+        self._file = path.open("ab", buffering=0)  # nothing stays in this process, where a kill would lose it
         try:
             _lock(self._file.fileno(), path)
             there = self._file.tell()

@@ -10,7 +10,7 @@ which is the mean over all items and its gradient, whatever the sizes of the bat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,8 +43,8 @@ class Outcome:
 class Objective(Protocol):
     """A problem to be trained on: parameters, data and loss together.
 
-    What else may be there: `nats`, True where the loss is a negative log-likelihood in nats, so that bits and perplexity
-    mean something; `epoch`, from 1, the pass over all data that the last batch was of.
+    What else may be there: `nats`, True where the loss is a negative log-likelihood in nats, so that bits and
+    perplexity mean something; `epoch`, from 1, the pass over all data that the last batch was of.
     """
 
     @property
@@ -97,3 +97,8 @@ def check_same_settings(made_with: dict[str, Any], own: dict[str, Any]) -> None:
     if differing:
         was, now = (", ".join(f"{name}={them.get(name)!r}" for name in differing) for them in (made_with, own))
         raise ValueError(f"resume: the run was made with {was}; got {now}")
+
+
+def name_of(function: Any) -> str:
+    """A text by which a resumed run knows a function again: the fields of a record, else its name."""
+    return repr(function) if is_dataclass(function) else getattr(function, "__qualname__", type(function).__name__)

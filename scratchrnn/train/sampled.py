@@ -1,7 +1,7 @@
 """A task whose batches are drawn anew for every step: no state is carried, all that moves is the generator.
 
-    inputs, targets = draw(rng)
-    loss, d_output  = loss_of(model(inputs), targets)
+inputs, targets = draw(rng)
+loss, d_output  = loss_of(model(inputs), targets)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from scratchrnn._typing import FloatArray
-from scratchrnn.checkpoint import generator_state, generators, set_generator_state
+from scratchrnn.checkpoint import generator_states, generators, set_generator_states
 from scratchrnn.layers.module import Module
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients, Trace
@@ -117,12 +117,11 @@ class Sampled:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the generators stand."""
-        return {"generators": {name: generator_state(rng) for name, rng in self._generators().items()}}
+        return {"generators": generator_states(self._generators())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        for name, rng in self._generators().items():
-            set_generator_state(rng, state["generators"][name])
+        set_generator_states(self._generators(), state["generators"])
 
     def _generators(self) -> dict[str, Rng]:
         parts = generators(self.model) if isinstance(self.model, Module) else {}

@@ -40,6 +40,7 @@ class Schedule:
     factor: Callable[[int], float]
 
     def __call__(self, number: int) -> float:
+        """The factor of update `number`."""
         return self.factor(number)
 
     def __repr__(self) -> str:
@@ -107,8 +108,3 @@ def warmup(updates: int, then: Schedule) -> Schedule:
         return number / (updates + 1) if number <= updates else then(number - updates)
 
     return Schedule(f"warmup({updates}, then={then!r})", factor)
-
-
-def description(schedule: Callable[[int], float]) -> str:
-    """A text by which a resumed run knows the schedule again; of a function of the user's own, its name."""
-    return repr(schedule) if isinstance(schedule, Schedule) else getattr(schedule, "__qualname__", type(schedule).__name__)

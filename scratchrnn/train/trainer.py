@@ -30,10 +30,10 @@ from scratchrnn._validate import check_array, check_bool, check_positive_int, ch
 from scratchrnn.optim import Optimizer, clip_grad_norm_, global_norm
 from scratchrnn.train.folder import RunFolder
 from scratchrnn.train.log import Log, update_record
-from scratchrnn.train.objective import Objective, accumulated, check_same_settings
+from scratchrnn.train.objective import Objective, accumulated, check_same_settings, name_of
 from scratchrnn.train.progress import Bar
 from scratchrnn.train.records import DivergedError, Result, Step
-from scratchrnn.train.schedules import constant, description
+from scratchrnn.train.schedules import constant
 
 
 class Trainer:
@@ -303,7 +303,7 @@ class Trainer:
         state = self.optimizer.state_dict()
         numbers = {key: value for key, value in state.items() if key != "step" and not isinstance(value, np.ndarray)}
         optimizer = {"optimizer": type(self.optimizer).__name__} | {f"optimizer.{key}": numbers[key] for key in numbers}
-        return {name: getattr(self, name) for name in names} | {"schedule": description(self.schedule)} | optimizer
+        return {name: getattr(self, name) for name in names} | {"schedule": name_of(self.schedule)} | optimizer
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -353,4 +353,6 @@ def _check_same_arrays(objective: Objective, optimizer: Optimizer) -> None:
         raise ValueError(f"optimizer: expected one over {', '.join(own)}; got one over {', '.join(given)}")
     for name, array in own.items():
         if given[name] is not array:
-            raise ValueError(f"optimizer: expected the objective's own array {name}; got another, which it would update")
+            raise ValueError(
+                f"optimizer: expected the objective's own array {name}; got another, which it would update"
+            )
