@@ -123,7 +123,7 @@ def test_json_says_what_was_reached(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_kept_model_is_the_one_that_did_best(capsys: pytest.CaptureFixture[str]) -> None:
     """A learning rate so large that the last weights are not the best."""
-    arguments = ("t.txt", "--out", "run", *SMALL, "--learning-rate", "0.5", "--clip", "inf", "--evaluate-every", "5")
+    arguments = ("t.txt", "--out", "run", *SMALL, "--learning-rate", "3", "--clip", "inf", "--evaluate-every", "5")
     found = trained(capsys, *arguments, "--steps", "60", "--patience", "3")
     evaluations = {line["step"]: line["bits"] for line in log("run") if line["kind"] == "evaluation"}
     best = min(evaluations, key=lambda step: evaluations[step])
@@ -386,14 +386,14 @@ def test_a_config_that_was_spoilt(capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text().replace("hidden = 8", "hidden = 9"))
     assert "weight_ih_l0: expected shape (36, 4)" in refused(capsys, "--out", "run", "--resume")
     config.write_text(config.read_text().replace("hidden = 9", "hidden = nine"))
-    assert refused(capsys, "--out", "run", "--resume").startswith("run/config.toml: not TOML: Invalid value (at line 6")
+    assert refused(capsys, "--out", "run", "--resume").startswith("run/config.toml: not TOML: Invalid value (at line 7")
 
 
 # --- what goes wrong on the way
 
 
 def test_divergence_names_where_and_the_checkpoint_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("t.txt", "--out", "run", *SMALL, "--optimizer", "sgd", "--learning-rate", "1e38", "--clip", "inf")
+    arguments = ("t.txt", "--out", "run", *SMALL, "--optimizer", "sgd", "--learning-rate", "3e38", "--clip", "inf")
     code, out, err = train(capsys, *arguments, "--checkpoint-every", "1", "--steps", "50")
     assert (code, out) == (1, "")
     error = err.splitlines()[-1]

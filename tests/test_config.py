@@ -76,7 +76,7 @@ def test_every_setting_has_a_table_and_a_meaning_and_optional_ones_are_known() -
         ({"dtype": "float16"}, "dtype: expected one of float32, float64; got 'float16'"),
         ({"backend": "abacus"}, "backend: unknown name 'abacus'; known: "),
         ({"steps": 3, "epochs": 1.5}, "steps, epochs: expected one of them; got steps=3 and epochs=1.5"),
-        ({"momentum": 0.9}, "momentum: expected 0 with adam, which has none to set; got 0.9"),
+        ({"momentum": 0.9}, "momentum: expected 0 with adam, which has none; got 0.9"),
     ],
 )
 def test_refuses(changes: dict[str, Any], message: str) -> None:

@@ -142,7 +142,7 @@ class Config:
         if self.k2 is None:
             object.__setattr__(self, "k2", self.k1)
         if self.momentum and self.optimizer not in {"sgd", "rmsprop"}:
-            raise ValueError(f"momentum: expected 0 with {self.optimizer}, which has none to set; got {self.momentum:g}")
+            raise ValueError(f"momentum: expected 0 with {self.optimizer}, which has none; got {self.momentum:g}")
         backends.check_backend(self.backend)
 
 
