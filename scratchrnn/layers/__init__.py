@@ -3,7 +3,8 @@
 from scratchrnn.layers.cells import LSTMCell, RNNCell
 from scratchrnn.layers.dropout import Dropout
 from scratchrnn.layers.embedding import Embedding
+from scratchrnn.layers.initial_state import InitialState
 from scratchrnn.layers.linear import Linear
 from scratchrnn.layers.recurrent import LSTM, RNN
 
-__all__ = ["LSTM", "RNN", "Dropout", "Embedding", "LSTMCell", "Linear", "RNNCell"]
+__all__ = ["LSTM", "RNN", "Dropout", "Embedding", "InitialState", "LSTMCell", "Linear", "RNNCell"]
