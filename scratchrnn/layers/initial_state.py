@@ -85,7 +85,7 @@ class StateShape:
     def enter(self, name: str, value: Any, batch: int | None, *, slot: str) -> tuple[FloatArray, ...]:
         """Check a state, or where `name` is "d_state" the gradient of one: its arrays, h and then c.
 
-        Of a gradient the whole or one of a pair may be None, which stands for zero. `slot` is that of `edge.enter_state`.
+        Of a gradient, the whole or one of a pair may be None, which stands for zero; `slot` as in `edge.enter_state`.
         """
         partial = name == "d_state"
         if value is None and not partial:

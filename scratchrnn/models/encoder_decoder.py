@@ -297,8 +297,6 @@ class EncoderDecoder(Module):
 
 def _lengths(name: str, lengths: Any, codes: IntArray) -> IntArray | None:
     """(B,) int64; None where absent, which spares the layers a copy."""
-    if codes.shape[0] == 0:
-        raise ValueError(f"{name.removesuffix('_lengths')}: expected at least one time step; got shape {codes.shape}")
     steps, batch = codes.shape
     return None if lengths is None else enter_lengths(lengths, steps=steps, batch=batch, batched=True, name=name)
 

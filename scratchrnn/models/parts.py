@@ -19,4 +19,6 @@ def check_codes(name: str, value: Any, count: int) -> IntArray:
     codes = check_indices(name, value, count)
     if codes.ndim != 2:
         raise ValueError(f"{name}: expected shape (time, batch); got {codes.shape}")
+    if codes.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one time step; got shape {codes.shape}")
     return codes
