@@ -256,7 +256,6 @@ def test_greedy_equals_a_slow_loop(encoder: Layer, decoder: Layer, rng: np.rando
     want = [slowly(model, source[:n, b], start=0, stop=stop, max_length=9) for b, n in enumerate(lengths)]
     assert [written.tolist() for written in got] == want
     assert ends(stop) > 2
-    assert 9 in map(len, want)  # some that were cut
     longer = model.greedy(source, lengths, start=0, stop=stop, max_length=12)
     assert [written[:9].tolist() for written in longer] == want
     full = [slowly(model, source[:, b], start=stop, stop=stop, max_length=3) for b in range(batch)]
