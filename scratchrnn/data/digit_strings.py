@@ -7,7 +7,8 @@
     B strings   S longest   . is padding: 0 where it is read past, IGNORED where a loss leaves it out
 
 A string is either for training or held out, once and for all, by its CRC-32: of any length about one in ten is held
-out, of the ten strings of one digit "6". So no held-out string was trained on, however short, and all lengths are asked.
+out, "6" of the ten strings of one digit. So no held-out string was trained on, however short, and all lengths are
+asked.
 """
 
 from __future__ import annotations
