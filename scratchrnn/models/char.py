@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_dtype, check_positive_int, describe
+from scratchrnn._validate import check_dtype, check_positive_int
 from scratchrnn.data import Vocabulary
 from scratchrnn.layers import LSTM, RNN, Embedding, Linear
 from scratchrnn.layers.embedding import EmbeddingTrace
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module
+from scratchrnn.models.parts import by_parts, check_codes
 from scratchrnn.models.sampling import write
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients, State, Trace
@@ -109,11 +110,7 @@ class CharModel(Module):
         self.rnn: RNN | LSTM = layer(*sizes, num_layers, dtype=dtype, backend=backend, rng=generator)
         self.decoder = Linear(hidden_size, len(characters), dtype=dtype, rng=generator)
         parts: dict[str, Module] = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
-        object.__setattr__(
-            self,
-            "parameters",
-            {f"{part}.{name}": array for part, layer in parts.items() for name, array in layer.parameters.items()},
-        )
+        object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
 
     def config(self) -> dict[str, Any]:
         """Arguments that construct a model of this kind and size, without backend and rng."""
@@ -132,7 +129,7 @@ class CharModel(Module):
 
     def __call__(self, indices: IntArray, state: State | None = None) -> tuple[FloatArray, State]:
         """Inference: logits (T, B, V) and the final state for codes (T, B); keeps nothing."""
-        output, state = self.rnn(self.embedding(_time_major(indices)), state)
+        output, state = self.rnn(self.embedding(self._codes(indices)), state)
         return self.decoder(output), state
 
     def forward(self, indices: IntArray, state: State | None = None) -> CharTrace:
@@ -144,7 +141,7 @@ class CharModel(Module):
         state : ndarray or (h_0, c_0), optional
             State to go on from, as the recurrent layer takes it; zeros when absent.
         """
-        embedding = self.embedding.forward(_time_major(indices))
+        embedding = self.embedding.forward(self._codes(indices))
         rnn = self.rnn.forward(embedding.output, state)
         decoder = self.decoder.forward(rnn.output)
         return CharTrace(decoder.output, rnn.state, embedding, rnn, decoder)
@@ -162,7 +159,7 @@ class CharModel(Module):
         rnn = self.rnn.backward(trace.rnn, decoder.input, d_state)  # undoes rnn
         embedding = self.embedding.backward(trace.embedding, cast(FloatArray, rnn.input))  # undoes embedding
         parts = {"embedding": embedding, "rnn": rnn, "decoder": decoder}
-        parameters = {f"{part}.{name}": g for part, grads in parts.items() for name, g in grads.parameters.items()}
+        parameters = by_parts({name: part.parameters for name, part in parts.items()})
         return Gradients(None, rnn.state, parameters, rnn.layers)
 
     def write(
@@ -221,10 +218,5 @@ class CharModel(Module):
         """Read `prompt`, then write `length` characters; as `write`, in one string."""
         return "".join(self.write(prompt, length, rng=rng, temperature=temperature, top_k=top_k))
 
-
-def _time_major(indices: Any) -> IntArray:
-    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
-        raise TypeError(f"indices: expected a NumPy array of integers; got {describe(indices)}")
-    if indices.ndim != 2:
-        raise ValueError(f"indices: expected shape (time, batch); got {indices.shape}")
-    return indices
+    def _codes(self, indices: Any) -> IntArray:
+        return check_codes("indices", indices, len(self.vocabulary))
