@@ -150,6 +150,7 @@ def test_the_config_of_a_run_repeats_it(backend: str, capsys: pytest.CaptureFixt
         "--step-clip",
         "1",
     )
+    options += ("--dropout", "0.2", "--weight-drop", "0.3", "--ar", "2", "--tar", "1", "--learned-state")
     options += ("--optimizer", "rmsprop", "--momentum", "0.5", "--schedule", "cosine", "--warmup", "5", "--seed", "7")
     trained(capsys, "t.txt", "--out", "run", *SMALL, *options, "--epochs", "1", "--backend", backend)
     os.mkdir("elsewhere")
@@ -207,7 +208,7 @@ def test_every_setting_has_an_option_but_those_of_the_text(capsys: pytest.Captur
     )
     assert (done.returncode, done.stderr) == (0, "")
     for name, setting in SETTINGS.items():
-        assert (f"--{name.replace('_', '-')} " in done.stdout) == setting.option
+        assert (re.search(rf"--{name.replace('_', '-')}\b", done.stdout) is not None) == setting.option
     for expected in ("$ scratchrnn train book.txt", "--resume", "--config", "--json", "[default: scratchrnn-run]"):
         assert expected in done.stdout
 
@@ -224,12 +225,16 @@ def start(*arguments: str, wait_for: str) -> subprocess.Popen[str]:
     said = ""
     while wait_for not in said:
         line = process.stderr.readline()
-        assert line, said
+        if not line:
+            pytest.fail(f"ended with {process.wait()}: {said}")
         said += line
     return process
 
 
-LONG = ("t.txt", *SMALL, "--steps", "1500", "--evaluate-every", "100", "--checkpoint-every", "70")
+LONG = (
+    "t.txt", *SMALL, "--dropout", "0.1", "--weight-drop", "0.1", "--learned-state", "--steps", "1500",
+    "--evaluate-every", "100", "--checkpoint-every", "70",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,9 +11,11 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 
 from scratchrnn import optim
+from scratchrnn.layers import WeightDrop
 from scratchrnn.train.config import KINDS, OPTIMIZERS, OPTIONAL, SCHEDULES, SETTINGS, TABLES, Config
 from scratchrnn.train.config_file import read_settings, to_toml
 from scratchrnn.train.recipe import build
@@ -70,6 +72,10 @@ def test_every_setting_has_a_table_and_a_meaning_and_optional_ones_are_known() -
         ({"learning_rate": "fast"}, "learning_rate: expected a number; got str 'fast'"),
         ({"clip": math.nan}, "clip: expected a finite number above 0; got nan"),
         ({"clip": -math.inf}, "clip: expected a finite number above 0; got -inf"),
+        ({"dropout": 1.0}, "dropout: expected a number below 1; got 1, which would leave nothing"),
+        ({"weight_drop": -0.1}, "weight_drop: expected a number between 0 and 1; got -0.1"),
+        ({"tar": -1}, "tar: expected a finite number of at least 0; got -1"),
+        ({"learned_state": 1}, "learned_state: expected True or False; got int 1"),
         ({"epochs": 0}, "epochs: expected a finite number above 0; got 0"),
         ({"cell": "gru"}, "cell: expected one of rnn, lstm; got 'gru'"),
         ({"cell": 3}, "cell: expected a string; got int 3"),
@@ -100,9 +106,10 @@ ENDLESS = POSITIVE | st.just(math.inf)
 
 @given(
     names(
-        sha256=TEXTS, cell=st.sampled_from(["rnn", "lstm"]), hidden=NUMBERS, epochs=POSITIVE, k2=NUMBERS, clip=ENDLESS,
-        step_clip=ENDLESS, patience=NUMBERS, learning_rate=POSITIVE, schedule=st.sampled_from(SCHEDULES),
-        final_rate=st.floats(0.0, 1e300), seed=st.integers(0, 2**64), backend=st.sampled_from(["numpy", "numba"]),
+        sha256=TEXTS, cell=st.sampled_from(["rnn", "lstm"]), hidden=NUMBERS, learned_state=st.booleans(), k2=NUMBERS,
+        epochs=POSITIVE, clip=ENDLESS, step_clip=ENDLESS, patience=NUMBERS, learning_rate=POSITIVE,
+        schedule=st.sampled_from(SCHEDULES), final_rate=st.floats(0.0, 1e300), dropout=st.floats(0, 1, exclude_max=True),
+        seed=st.integers(0, 2**64), backend=st.sampled_from(["numpy", "numba"]),
     )
 )  # fmt: skip
 def test_a_file_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any]) -> None:
@@ -225,11 +232,45 @@ def test_every_size_reaches_the_model() -> None:
     model, trainer = build(tiny(cell="rnn", layers=2, dtype="float64", k2=11, step_clip=0.5, clip=3.0), TEXT)
     assert model.config() == {
         "characters": "".join(sorted(set(TEXT))), "cell": "rnn", "hidden_size": 5, "embedding_size": 3,
-        "num_layers": 2, "dtype": "float64",
+        "num_layers": 2, "learned_state": False, "dtype": "float64",
     }  # fmt: skip
     objective: Any = trainer.objective
     assert (objective.k1, objective.k2, objective.clip, trainer.max_norm) == (7, 11, 0.5, 3.0)
     assert (objective.rows.batch, trainer.steps) == (4, 2)
+
+
+def test_regularization_reaches_the_objective(rng: np.random.Generator) -> None:
+    model, trainer = build(tiny(dropout=0.25, weight_drop=0.5, ar=2.0, tar=3.0, learned_state=True), TEXT)
+    objective: Any = trainer.objective
+    assert objective.dropout == 0.25
+    assert isinstance(model.rnn, WeightDrop)
+    assert model.rnn.p == 0.5
+    assert {"initial_state.h_0", "initial_state.c_0"} <= set(trainer.optimizer.parameters)
+    output = rng.standard_normal((7, 4, 5), np.float32)
+    reset = rng.random((7, 4)) < 0.2
+    value, gradient = objective.regularization(output, reset)
+    h = torch.from_numpy(output).double().requires_grad_()
+    jumps = (h[1:] - h[:-1]).square().mean(-1)[~torch.from_numpy(reset[1:])]
+    want = 2.0 * h.square().mean() + 3.0 * jumps.mean()  # as in AWD-LSTM
+    want.backward()
+    assert value == pytest.approx(want.item(), rel=1e-5)
+    assert np.allclose(gradient, h.grad, rtol=1e-5, atol=1e-7)
+    before = {name: array.copy() for name, array in model.parameters.items()}
+    steps = list(trainer)
+    assert steps[0].penalty > 0
+    assert all((before[name] != array).any() for name, array in model.parameters.items()), "everything is trained"
+
+
+def test_without_regularization_there_is_none() -> None:
+    model, trainer = build(tiny(), TEXT)
+    objective: Any = trainer.objective
+    assert (objective.dropout, objective.regularization, objective.clip, objective.initial_state) == (
+        0,
+        None,
+        None,
+        None,
+    )
+    assert not isinstance(model.rnn, WeightDrop)
 
 
 def test_a_short_text() -> None:

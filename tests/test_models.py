@@ -25,7 +25,8 @@ class TorchModel(torch.nn.Module):
         self.rnn = kind(model.embedding.embedding_dim, hidden, layers)
         self.decoder = torch.nn.Linear(hidden, len(model.vocabulary))
         self.double()
-        self.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in model.parameters.items()})
+        own = {n: a for n, a in model.parameters.items() if not n.startswith("initial_state")}
+        self.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in own.items()})
 
     def forward(self, indices: Any, state: Any = None) -> Any:
         output, state = self.rnn(self.embedding(indices), state)
@@ -83,6 +84,47 @@ def test_everything_equals_torch(cell: str, rng: np.random.Generator) -> None:
     assert_close("inference", again, trace.logits, rel=TOLERANCE["float64"])
     assert_close("final h", parts(final)[0], parts(trace.state)[0], rel=TOLERANCE["float64"])
     assert targets.shape == (T, B)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_a_learned_state_equals_torch_expanding_it(cell: str, rng: np.random.Generator) -> None:
+    model = new(cell, rng, learned_state=True)
+    assert list(model.parameters)[-1] == ("initial_state.h_0" if cell == "rnn" else "initial_state.c_0")
+    learned = {name: a for name, a in model.parameters.items() if name.startswith("initial_state")}
+    assert all(not a.any() for a in learned.values())
+    for array in learned.values():
+        array[...] = rng.standard_normal(array.shape)
+    reference = TorchModel(model)
+    start = {name: torch.from_numpy(a.copy()).requires_grad_() for name, a in learned.items()}
+    expanded = tuple(a[:, None].expand(L, B, H) for a in start.values())
+    indices = rng.integers(0, len(CHARACTERS), (T, B))
+    logits, _ = reference(to_torch(indices), expanded if cell == "lstm" else expanded[0])
+
+    trace = model.forward(indices)
+    assert_close("logits", trace.logits, logits.detach().numpy(), rel=TOLERANCE["float64"])
+    assert_close("inference", model(indices)[0], logits.detach().numpy(), rel=TOLERANCE["float64"])
+    weights = rng.standard_normal(trace.logits.shape)
+    (logits * to_torch(weights)).sum().backward()
+    grads = model.backward(trace, weights)
+    assert list(grads.parameters) == list(model.parameters)
+    for name, parameter in [*reference.named_parameters(), *start.items()]:
+        assert_close(name, grads.parameters[name], parameter.grad.numpy(), rel=TOLERANCE["float64"])
+
+    given = model.backward(model.forward(indices, states(model, rng)), weights)  # the learned one has no part in it
+    assert all(not given.parameters[name].any() for name in learned)
+    assert list(given.parameters) == list(model.parameters)
+
+
+def test_a_learned_state_draws_nothing_and_is_saved(tmp_path: Path) -> None:
+    plain, learned = (new("lstm", np.random.default_rng(1), learned_state=flag) for flag in (False, True))
+    for name, array in plain.parameters.items():
+        assert_close(name, learned.parameters[name], array, rel=0)
+    learned.parameters["initial_state.c_0"][...] = 2
+    learned.save(tmp_path / "m.safetensors")
+    loaded = CharModel.load(tmp_path / "m.safetensors")
+    assert loaded.config() == learned.config()
+    assert_close("logits", loaded(np.array([[3]]))[0], learned(np.array([[3]]))[0], rel=0)
+    assert np.abs(loaded(np.array([[3]]))[0] - plain(np.array([[3]]))[0]).max() > 1e-3
 
 
 def test_parameters_are_the_layers_own_arrays(rng: np.random.Generator) -> None:

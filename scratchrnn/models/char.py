@@ -1,7 +1,7 @@
 """A character-level language model: Embedding, then RNN or LSTM, then Linear.
 
     e_t = E[x_t]                 embedding     (B, E)
-    h_t = cell(e_t, h_{t-1})     rnn           (B, H), L layers
+    h_t = cell(e_t, h_{t-1})     rnn           (B, H), L layers; h_0 zero, or learned
     z_t = W h_t + b              decoder       (B, V) logits of the next character
 
 Forward calls the three layers in this order, backward calls theirs in reverse; nothing here is differentiated twice.
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_dtype, check_positive_int
+from scratchrnn._validate import check_bool, check_dtype, check_positive_int
 from scratchrnn.data import Vocabulary
-from scratchrnn.layers import LSTM, RNN, Embedding, Linear
+from scratchrnn.layers import LSTM, RNN, Embedding, InitialState, Linear
 from scratchrnn.layers.embedding import EmbeddingTrace
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module
@@ -42,6 +42,8 @@ class CharTrace:
         As the recurrent layer returns it.
     embedding, rnn, decoder
         The traces of the three layers; `trace.rnn[0].h` and so on hold every hidden state.
+    learned : bool
+        Whether it began with the model's learned initial state.
     """
 
     logits: FloatArray
@@ -49,6 +51,7 @@ class CharTrace:
     embedding: EmbeddingTrace
     rnn: Trace
     decoder: LinearTrace
+    learned: bool
 
 
 class CharModel(Module):
@@ -62,6 +65,8 @@ class CharModel(Module):
         A vanilla tanh RNN, or an LSTM.
     hidden_size, embedding_size, num_layers : int
         H, E, L.
+    learned_state : bool
+        Whether the state that a text begins with is learned; else it is zero.
     dtype : float32 or float64
     backend : str, optional
         For the recurrent layer; see `scratchrnn.backends`.
@@ -73,6 +78,8 @@ class CharModel(Module):
     vocabulary : Vocabulary
     embedding, rnn, decoder : Embedding, RNN or LSTM, Linear
         The layers; `rnn` is the name in either case.
+    initial_state : InitialState or None
+        The learned one, zero at first.
     parameters : dict of ndarray
         All parameters under "embedding.weight", "rnn.weight_ih_l0", ..., "decoder.bias": the layers' own live arrays.
 
@@ -92,6 +99,7 @@ class CharModel(Module):
         embedding_size: int = 32,
         num_layers: int = 1,
         *,
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         backend: str | None = None,
         rng: Rng | None = None,
@@ -109,7 +117,10 @@ class CharModel(Module):
         layer = RNN if cell == "rnn" else LSTM
         self.rnn: RNN | LSTM = layer(*sizes, num_layers, dtype=dtype, backend=backend, rng=generator)
         self.decoder = Linear(hidden_size, len(characters), dtype=dtype, rng=generator)
+        self.initial_state = InitialState(self.rnn) if check_bool("learned_state", learned_state) else None
         parts: dict[str, Module] = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
+        if self.initial_state is not None:
+            parts["initial_state"] = self.initial_state
         object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
 
     def config(self) -> dict[str, Any]:
@@ -120,6 +131,7 @@ class CharModel(Module):
             "hidden_size": self.rnn.hidden_size,
             "embedding_size": self.embedding.embedding_dim,
             "num_layers": self.rnn.num_layers,
+            "learned_state": self.initial_state is not None,
             "dtype": self.dtype.name,
         }
 
@@ -129,7 +141,8 @@ class CharModel(Module):
 
     def __call__(self, indices: IntArray, state: State | None = None) -> tuple[FloatArray, State]:
         """Inference: logits (T, B, V) and the final state for codes (T, B); keeps nothing."""
-        output, state = self.rnn(self.embedding(self._codes(indices)), state)
+        embedded = self.embedding(self._codes(indices))
+        output, state = self.rnn(embedded, self._state(state, embedded))
         return self.decoder(output), state
 
     def forward(self, indices: IntArray, state: State | None = None) -> CharTrace:
@@ -139,12 +152,16 @@ class CharModel(Module):
         ----------
         indices : ndarray (T, B) of int
         state : ndarray or (h_0, c_0), optional
-            State to go on from, as the recurrent layer takes it; zeros when absent.
+            State to go on from, as the recurrent layer takes it; when absent, the learned one or zeros.
         """
         embedding = self.embedding.forward(self._codes(indices))
-        rnn = self.rnn.forward(embedding.output, state)
+        rnn = self.rnn.forward(embedding.output, self._state(state, embedding.output))
         decoder = self.decoder.forward(rnn.output)
-        return CharTrace(decoder.output, rnn.state, embedding, rnn, decoder)
+        learned = state is None and self.initial_state is not None
+        return CharTrace(decoder.output, rnn.state, embedding, rnn, decoder, learned)
+
+    def _state(self, state: State | None, embedded: FloatArray) -> State | None:  # embedded (T, B, E)
+        return state if state is not None or self.initial_state is None else self.initial_state(embedded.shape[1])
 
     def backward(self, trace: CharTrace, d_logits: FloatArray, d_state: State | None = None) -> Gradients:
         """Backpropagate d_logits (T, B, V), and d_state if given, to everything.
@@ -159,6 +176,8 @@ class CharModel(Module):
         rnn = self.rnn.backward(trace.rnn, decoder.input, d_state)  # undoes rnn
         embedding = self.embedding.backward(trace.embedding, cast(FloatArray, rnn.input))  # undoes embedding
         parts = {"embedding": embedding, "rnn": rnn, "decoder": decoder}
+        if self.initial_state is not None:
+            parts["initial_state"] = self.initial_state.backward(rnn.state if trace.learned else None)
         parameters = by_parts({name: part.parameters for name, part in parts.items()})
         return Gradients(None, rnn.state, parameters, rnn.layers)
 

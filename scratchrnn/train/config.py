@@ -103,6 +103,7 @@ class Config:
     hidden: int = _setting(256, "model", "Hidden units of each layer.", least=1)
     layers: int = _setting(1, "model", "Recurrent layers.", least=1)
     embedding: int = _setting(64, "model", "Numbers that stand for a character.", least=1)
+    learned_state: bool = _setting(False, "model", "Learn the state that a text begins with.")
     dtype: str = _setting("float32", "model", "float32 or float64.", choices=("float32", "float64"))
 
     steps: int | None = _setting(None, "training", "Updates, instead of epochs.", least=1)
@@ -124,6 +125,11 @@ class Config:
     warmup: int = _setting(0, "optimizer", "Updates over which it rises at first.", least=0)
     momentum: float = _setting(0.0, "optimizer", "Of sgd and rmsprop.", least=0.0)
     weight_decay: float = _setting(0.0, "optimizer", "Strength.", least=0.0)
+
+    dropout: float = _setting(0.0, "regularization", "Share of embedding and output dropped.", share=True)
+    weight_drop: float = _setting(0.0, "regularization", "Share of recurrent weights dropped.", share=True)
+    ar: float = _setting(0.0, "regularization", "Weight of the squared size of the output.", least=0.0)
+    tar: float = _setting(0.0, "regularization", "Weight of its squared change from step to step.", least=0.0)
 
     seed: int = _setting(0, "run", "Of everything random.", least=0)
     backend: str = _setting(backends.DEFAULT, "run", "What computes; `scratchrnn info` lists them.")

@@ -8,20 +8,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import numpy as np
 
+from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn.data import ContiguousRows, Vocabulary, split
+from scratchrnn.layers import WeightDrop
 from scratchrnn.models import CharModel
 from scratchrnn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from scratchrnn.regularizers import activity, temporal_activity
 from scratchrnn.train import schedules
 from scratchrnn.train.config import Config
-from scratchrnn.train.language import LanguageModel
+from scratchrnn.train.language import LanguageModel, Penalty
 from scratchrnn.train.records import Step
 from scratchrnn.train.schedules import Schedule
 from scratchrnn.train.trainer import Trainer
 
-INITIAL, DROPPED = 0, 1  # streams of random numbers, one for each purpose
+WEIGHTS, UNITS, CONNECTIONS = 0, 1, 2  # streams of random numbers: to begin with, dropped, dropped
 
 
 def build(
@@ -66,12 +70,26 @@ def build(
         config.hidden,
         config.embedding,
         config.layers,
+        learned_state=config.learned_state,
         dtype=config.dtype,
         backend=config.backend,
-        rng=np.random.default_rng([config.seed, INITIAL]),
+        rng=np.random.default_rng([config.seed, WEIGHTS]),
     )
-    clip = None if config.step_clip == math.inf else config.step_clip
-    objective = LanguageModel(model, rows, k1=config.k1, k2=config.k2, clip=clip, held_out=held_out)
+    if config.weight_drop:
+        rng = np.random.default_rng([config.seed, CONNECTIONS])
+        model.rnn = cast(Any, WeightDrop(model.rnn, config.weight_drop, rng=rng))  # called as the layer is
+    objective = LanguageModel(
+        model,
+        rows,
+        k1=config.k1,
+        k2=config.k2,
+        held_out=held_out,
+        initial_state=model.initial_state,
+        regularization=_penalty(config),
+        dropout=config.dropout,
+        clip=None if config.step_clip == math.inf else config.step_clip,
+        rng=np.random.default_rng([config.seed, UNITS]),
+    )
     steps = _updates(config, rows.steps)
     trainer = Trainer(
         objective,
@@ -98,6 +116,19 @@ def _updates(config: Config, row: int) -> int:
         return config.steps
     windows = -(-row // config.k1)
     return max(1, round((config.epochs or 0.0) * windows / config.accumulate))
+
+
+def _penalty(config: Config) -> Penalty | None:
+    """AR and TAR as AWD-LSTM weighs them, means over all elements; on the output as dropped."""
+    if not (config.ar or config.tar):
+        return None
+
+    def penalty(output: FloatArray, reset: BoolArray) -> tuple[float, FloatArray]:
+        size, d_size = activity(output, config.ar, reduction="mean")
+        change, d_change = temporal_activity(output, config.tar, reduction="mean", reset=reset)
+        return float(size + change), d_size + d_change
+
+    return penalty
 
 
 def _optimizer(config: Config, model: CharModel) -> Optimizer:
