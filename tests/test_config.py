@@ -108,7 +108,7 @@ ENDLESS = POSITIVE | st.just(math.inf)
     names(
         sha256=TEXTS, cell=st.sampled_from(["rnn", "lstm"]), hidden=NUMBERS, learned_state=st.booleans(), k2=NUMBERS,
         epochs=POSITIVE, clip=ENDLESS, step_clip=ENDLESS, patience=NUMBERS, learning_rate=POSITIVE,
-        schedule=st.sampled_from(SCHEDULES), final_rate=st.floats(0.0, 1e300), dropout=st.floats(0, 1, exclude_max=True),
+        schedule=st.sampled_from(SCHEDULES), final_rate=POSITIVE, dropout=st.floats(0, 1, exclude_max=True),
         seed=st.integers(0, 2**64), backend=st.sampled_from(["numpy", "numba"]),
     )
 )  # fmt: skip
