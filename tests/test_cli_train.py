@@ -1,13 +1,11 @@
-"""`scratchrnn train` as a user has it: a folder that repeats, resumes, and is whole at any moment."""
+"""`scratchrnn train` as a user has it: what it writes, what it takes, what it refuses."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,14 +17,10 @@ import pytest
 from scratchrnn import checkpoint, data
 from scratchrnn.cli import main
 from scratchrnn.models import CharModel
-from scratchrnn.train import NATS_PER_BIT, evaluate
+from scratchrnn.train import NATS_PER_BIT
 from scratchrnn.train.config import SETTINGS, Config
 from scratchrnn.train.config_file import read_settings
-
-ROOT = Path(__file__).resolve().parents[1]
-TEXT = "The cat sat on the mat, and the dog lay by the fire; rain fell.\n" * 60  # 3840 characters
-SMALL = ("--hidden", "8", "--embedding", "4", "--batch", "4", "--k1", "10", "--backend", "numpy")
-RUN = {"config.toml", "log.jsonl", "best.safetensors", "model.safetensors"}
+from tests.runs import RUN, SMALL, TEXT, bits_of, command, environment, log, refused, train, trained, tree
 
 
 @pytest.fixture(autouse=True)
@@ -35,55 +29,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "t.txt").write_text(TEXT)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def tree(folder: str | Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
-
-
-def bits_of(path: str) -> float:
-    """What a model reaches on the last tenth of TEXT."""
-    model = CharModel.load(path)
-    return evaluate(model, model.vocabulary.encode(TEXT[-384:])) / NATS_PER_BIT
-
-
-def log(out: str) -> list[dict[str, Any]]:
-    """Without the figures that no two runs share."""
-    times = {"seconds", "items_per_second"}
-    lines = Path(out, "log.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in times} for line in lines]
-
-
-def train(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", *arguments])
-    out, err = capsys.readouterr()
-    return int(stopped.value.code or 0), out, err
-
-
-def trained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, out, err = train(capsys, *arguments, "--json")
-    assert code == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    before = {name: Path(name).read_bytes() for name in tree(".")}
-    code, out, err = train(capsys, *arguments)
-    assert (code, out) == (2, ""), err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert {name: Path(name).read_bytes() for name in tree(".")} == before
-    return err.removeprefix("error: ")
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "scratchrnn", *arguments]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
 
 
 # --- a run
@@ -213,110 +158,6 @@ def test_every_setting_has_an_option_but_those_of_the_text(capsys: pytest.Captur
         assert expected in done.stdout
 
 
-# --- stopped and resumed
-
-
-def start(*arguments: str, wait_for: str) -> subprocess.Popen[str]:
-    """A run in another process, once it prints that."""
-    process = subprocess.Popen(
-        command("train", *arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    said = ""
-    while wait_for not in said:
-        line = process.stderr.readline()
-        if not line:
-            pytest.fail(f"ended with {process.wait()}: {said}")
-        said += line
-    return process
-
-
-LONG = (
-    "t.txt", *SMALL, "--dropout", "0.1", "--weight-drop", "0.1", "--learned-state", "--steps", "1500",
-    "--evaluate-every", "100", "--checkpoint-every", "70",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_wish_to_stop_is_answered_with_a_checkpoint(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    process = start(*LONG, "--out", "a run", wait_for="step   250/1500")
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert "finishing this update and writing a checkpoint; once more to give up at once\n" in stderr
-    assert stderr.splitlines()[-1] == "error: stopped; to go on: scratchrnn train --out 'a run' --resume"
-    assert "Traceback" not in stderr
-    steps = int(re.findall(r"; (\d+) of 1500 steps", stdout)[0])
-    assert 250 <= steps < 1500
-    assert f"checkpoints/step-{steps:08d}.safetensors" in tree("a run")
-
-    assert trained(capsys, "--out", "a run", "--resume")["steps"] == 1500
-    trained(capsys, *LONG, "--out", "undisturbed")
-    for name in ("model.safetensors", "config.toml"):
-        assert Path("a run", name).read_bytes() == Path("undisturbed", name).read_bytes()
-    assert log("a run") == log("undisturbed")
-
-
-def test_twice_gives_up_at_once_and_leaves_whole_files(capsys: pytest.CaptureFixture[str]) -> None:
-    process = start(*LONG, "--out", "run", wait_for="step   250/1500")
-    process.send_signal(signal.SIGSTOP)  # so that both come together
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGCONT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "")
-    assert stderr.splitlines()[-1] == "error: interrupted"
-    assert "Traceback" not in stderr
-    CharModel.load("run/model.safetensors")  # from the evaluation after step 200
-    assert trained(capsys, "--resume", "--out", "run")["steps"] == 1500
-    trained(capsys, *LONG, "--out", "undisturbed")
-    assert Path("run/model.safetensors").read_bytes() == Path("undisturbed/model.safetensors").read_bytes()
-
-
-def test_a_killed_run_goes_on_even_from_before_its_first_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("t.txt", *SMALL, "--steps", "1500", "--out", "run", "--checkpoint-every", "1500")
-    process = start(*arguments, "--evaluate-every", "1500", wait_for="step   125/1500")
-    process.kill()
-    process.communicate(timeout=60)
-    assert tree("run") == {"config.toml", "log.jsonl"}
-    assert "run: holds no model.safetensors" in sampled_error(capsys)
-    found = trained(capsys, "--out", "run", "--resume")
-    assert found["steps"] == 1500
-    assert len([line for line in log("run") if line["kind"] == "update"]) == 1500
-
-
-def sampled_error(capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(["sample", "run"])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
-
-
-def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    first = trained(capsys, "t.txt", "--out", "run", *SMALL, "--steps", "5")
-    before = {name: Path("run", name).read_bytes() for name in tree("run")}
-    assert trained(capsys, "--out", "run", "--resume", "t.txt", *SMALL, "--steps", "5") == first
-    assert {name: Path("run", name).read_bytes() for name in tree("run")} == before
-
-
-def test_the_text_may_have_moved(capsys: pytest.CaptureFixture[str]) -> None:
-    first = trained(capsys, "t.txt", "--out", "run", *SMALL, "--steps", "3")
-    Path("t.txt").rename("moved.txt")
-    assert "t.txt: no such file" in refused(capsys, "--out", "run", "--resume")
-    assert trained(capsys, "moved.txt", "--out", "run", "--resume") == first
-
-
-def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    trained(capsys, "t.txt", "--out", "run", *SMALL, "--steps", "9", "--checkpoint-every", "4")
-    newest = Path("run/checkpoints/step-00000009.safetensors")
-    whole = Path("run/model.safetensors").read_bytes()
-    newest.write_bytes(newest.read_bytes()[:-100])
-    code, _, err = train(capsys, "--out", "run", "--resume")
-    assert code == 0
-    assert re.match(r"warning: run/checkpoints/step-00000009\.safetensors: .*; going back to step 8\n", err)
-    assert Path("run/model.safetensors").read_bytes() == whole
-
-
 # --- refused
 
 
@@ -431,23 +272,6 @@ def test_a_full_disk_is_one_line(
     assert (code, out) == (2, "")
     assert re.search(rf"^error: \S*run/{name}\S*: cannot be written: No space left on device$", err, re.MULTILINE)
     monkeypatch.undo()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="one process at a time is held by a lock of POSIX")
-def test_two_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    process = start(*LONG, "--out", "run", wait_for="step   125/1500")
-    try:
-        assert "another process is training in this folder" in refused_while_running(capsys)
-    finally:
-        process.kill()
-        process.communicate(timeout=60)
-
-
-def refused_while_running(capsys: pytest.CaptureFixture[str]) -> str:
-    code, out, err = train(capsys, "--out", "run", "--resume")
-    assert (code, out) == (2, "")
-    assert err.count("\n") == 1
-    return err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

@@ -18,7 +18,7 @@ from scratchrnn import optim
 from scratchrnn.layers import WeightDrop
 from scratchrnn.train.config import KINDS, OPTIMIZERS, OPTIONAL, SCHEDULES, SETTINGS, TABLES, Config
 from scratchrnn.train.config_file import read_settings, to_toml
-from scratchrnn.train.recipe import build
+from scratchrnn.train.recipe import from_config
 
 TEXT = "To be, or not to be: that is the question. " * 12  # 516 characters
 
@@ -189,7 +189,7 @@ def test_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer(name: str) -> None:
     momentum = 0.5 if name in {"sgd", "rmsprop"} else 0.0
-    _, trainer = build(tiny(optimizer=name, learning_rate=0.01, weight_decay=0.25, momentum=momentum), TEXT)
+    _, trainer = from_config(tiny(optimizer=name, learning_rate=0.01, weight_decay=0.25, momentum=momentum), TEXT)
     assert type(trainer.optimizer).__name__.lower() == name
     assert isinstance(trainer.optimizer, optim.Optimizer)
     state = trainer.optimizer.state_dict()
@@ -206,30 +206,30 @@ def test_every_optimizer(name: str) -> None:
     ],
 )
 def test_every_schedule_ends_with_the_run(changes: dict[str, Any], factors: list[float]) -> None:
-    _, trainer = build(tiny(steps=6, **changes), TEXT)
+    _, trainer = from_config(tiny(steps=6, **changes), TEXT)
     assert [trainer.schedule(n) for n in range(1, 7)] == pytest.approx(factors)
-    _, trainer = build(tiny(steps=6, learning_rate=0.5, **changes), TEXT)
+    _, trainer = from_config(tiny(steps=6, learning_rate=0.5, **changes), TEXT)
     assert [step.lr for step in trainer] == pytest.approx([0.5 * factor for factor in factors])
 
 
 def test_epochs_are_passes_over_the_text() -> None:
     """516 characters, 465 to train on, 4 rows of 116: 17 windows of 7 steps, the last of 4."""
-    _, trainer = build(tiny(steps=None, epochs=2), TEXT)
+    _, trainer = from_config(tiny(steps=None, epochs=2), TEXT)
     steps = list(trainer)
     assert len(steps) == 34
     assert [step.items for step in steps] == ([28] * 16 + [16]) * 2
     for epochs, accumulate, updates in ((0.5, 1, 8), (2, 4, 8), (0.01, 1, 1)):
-        assert build(tiny(steps=None, epochs=epochs, accumulate=accumulate), TEXT)[1].steps == updates
+        assert from_config(tiny(steps=None, epochs=epochs, accumulate=accumulate), TEXT)[1].steps == updates
 
 
 def test_the_seed_and_nothing_else_draws_the_weights() -> None:
-    first, again, other = (build(tiny(seed=seed), TEXT)[0].state_dict() for seed in (1, 1, 2))
+    first, again, other = (from_config(tiny(seed=seed), TEXT)[0].state_dict() for seed in (1, 1, 2))
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["rnn.weight_hh_l0"], other["rnn.weight_hh_l0"])
 
 
 def test_every_size_reaches_the_model() -> None:
-    model, trainer = build(tiny(cell="rnn", layers=2, dtype="float64", k2=11, step_clip=0.5, clip=3.0), TEXT)
+    model, trainer = from_config(tiny(cell="rnn", layers=2, dtype="float64", k2=11, step_clip=0.5, clip=3.0), TEXT)
     assert model.config() == {
         "characters": "".join(sorted(set(TEXT))), "cell": "rnn", "hidden_size": 5, "embedding_size": 3,
         "num_layers": 2, "learned_state": False, "dtype": "float64",
@@ -240,7 +240,7 @@ def test_every_size_reaches_the_model() -> None:
 
 
 def test_regularization_reaches_the_objective(rng: np.random.Generator) -> None:
-    model, trainer = build(tiny(dropout=0.25, weight_drop=0.5, ar=2.0, tar=3.0, learned_state=True), TEXT)
+    model, trainer = from_config(tiny(dropout=0.25, weight_drop=0.5, ar=2.0, tar=3.0, learned_state=True), TEXT)
     objective: Any = trainer.objective
     assert objective.dropout == 0.25
     assert isinstance(model.rnn, WeightDrop)
@@ -262,7 +262,7 @@ def test_regularization_reaches_the_objective(rng: np.random.Generator) -> None:
 
 
 def test_without_regularization_there_is_none() -> None:
-    model, trainer = build(tiny(), TEXT)
+    model, trainer = from_config(tiny(), TEXT)
     objective: Any = trainer.objective
     assert (objective.dropout, objective.regularization, objective.clip, objective.initial_state) == (
         0,
@@ -275,9 +275,9 @@ def test_without_regularization_there_is_none() -> None:
 
 def test_a_short_text() -> None:
     with pytest.raises(ValueError, match="text: expected at least 37 characters for 32 rows; got 36"):
-        build(tiny(batch=32), "ab" * 18)
+        from_config(tiny(batch=32), "ab" * 18)
     with pytest.raises(ValueError, match="text: expected at least 20 characters for 1 rows; got 19"):
-        build(tiny(batch=1), "a" * 18 + "b")
+        from_config(tiny(batch=1), "a" * 18 + "b")
     for batch, length in ((32, 37), (1, 20)):
-        _, trainer = build(tiny(batch=batch, evaluate_every=1), ("ab" * length)[:length])
+        _, trainer = from_config(tiny(batch=batch, evaluate_every=1), ("ab" * length)[:length])
         assert trainer.run().best_step is not None

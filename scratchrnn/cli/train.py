@@ -177,12 +177,12 @@ def _refuse_what_is_there(out: Path) -> None:
 
 def _build(settings: Config, source: str, out: Path, resume: bool) -> tuple[CharModel, Trainer]:
     from scratchrnn import backends
-    from scratchrnn.train.recipe import build
+    from scratchrnn.train.recipe import from_config
 
     backends.load(settings.backend)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        model, trainer = build(settings, source, folder=out, resume=resume)
+        model, trainer = from_config(settings, source, folder=out, resume=resume)
     for warning in caught:
         print_warning(str(warning.message))
     trainer.callbacks = (lambda trainer, step: _save_best(model, trainer, step, out), Lines(trainer.steps))

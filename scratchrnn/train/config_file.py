@@ -98,9 +98,8 @@ def to_toml(config: Config) -> str:
 
     Examples
     --------
-    >>> print(to_toml(Config(steps=100, clip=float("inf")))[:70])
-    [text]
-    # file: The text; absent: Python's own help texts.
+    >>> print(to_toml(Config(steps=100, clip=float("inf"))).splitlines()[6])
+    hidden = 256  # Hidden units of each layer.
     """
     lines = []
     for table in TABLES:

@@ -28,7 +28,7 @@ from scratchrnn.train.trainer import Trainer
 WEIGHTS, UNITS, CONNECTIONS = 0, 1, 2  # streams of random numbers: to begin with, dropped, dropped
 
 
-def build(
+def from_config(
     config: Config,
     text: str,
     *,
@@ -54,7 +54,8 @@ def build(
 
     Examples
     --------
-    >>> model, trainer = build(Config(hidden=8, batch=2, k1=10, steps=30, backend="numpy"), "to be or not to be " * 20)
+    >>> config = Config(hidden=8, batch=2, k1=10, steps=30, backend="numpy")
+    >>> model, trainer = from_config(config, "to be or not to be " * 20)
     >>> trainer.run().steps
     30
     """
