@@ -51,7 +51,7 @@ def test_a_wish_to_stop_is_answered_with_a_checkpoint(number: int, capsys: pytes
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "finishing this update and writing a checkpoint; once more to give up at once\n" in stderr
-    assert stderr.splitlines()[-1] == "error: stopped; to go on: scratchrnn train --out 'a run' --resume"
+    assert stderr.splitlines()[-1] == "stopped; to go on: scratchrnn train --out 'a run' --resume"
     assert "Traceback" not in stderr
     steps = int(re.findall(r"; (\d+) of 1500 steps", stdout)[0])
     assert 250 <= steps < 1500

@@ -57,7 +57,7 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run.")] = Path("scratchrnn-run"),
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings; options go before it.")
+        Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings in TOML; options override them.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
@@ -104,7 +104,7 @@ def train(
             raise InputError(f"{error.filename}: cannot be written: {error.strerror}") from None
     _show(out, trainer, as_json)
     if trainer.result.stopped == "asked" and trainer.done < trainer.steps:
-        print_error(f"stopped; to go on: scratchrnn train --out {shlex.quote(str(out))} --resume")
+        typer.echo(f"stopped; to go on: scratchrnn train --out {shlex.quote(str(out))} --resume", err=True)
         raise typer.Exit(wishes.exit_code)
 
 
@@ -251,7 +251,7 @@ def _show(out: Path, trainer: Trainer, as_json: bool) -> None:
             "best_step": result.best_step,
             "steps": result.steps,
             "of_steps": trainer.steps,
-            "stopped": result.stopped,
+            "stopped": result.stopped if result.steps < trainer.steps else None,
             "seconds": result.seconds,
         }
         typer.echo(json.dumps(found, indent=2))

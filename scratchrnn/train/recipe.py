@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
+from scratchrnn.bptt.schedule import schedule
 from scratchrnn.data import ContiguousRows, Vocabulary, split
 from scratchrnn.layers import WeightDrop
 from scratchrnn.models import CharModel
@@ -112,10 +113,10 @@ def from_config(
 
 
 def _updates(config: Config, row: int) -> int:
-    """Updates in all: those asked for, or as many as the epochs take; a row is left after ⌈row/k1⌉ windows."""
+    """Updates in all: those asked for, or as many as the epochs take."""
     if config.steps is not None:
         return config.steps
-    windows = -(-row // config.k1)
+    windows = sum(1 for _ in schedule(row, config.k1, config.k2 or config.k1))
     return max(1, round((config.epochs or 0.0) * windows / config.accumulate))
 
 
@@ -151,9 +152,9 @@ def _schedule(config: Config, steps: int) -> Schedule:
     falling = max(1, steps - config.warmup)
     match config.schedule:
         case "linear":
-            schedule = schedules.linear(falling, to=config.final_rate)
+            rates = schedules.linear(falling, to=config.final_rate)
         case "cosine":
-            schedule = schedules.cosine(falling, to=config.final_rate)
+            rates = schedules.cosine(falling, to=config.final_rate)
         case _:
-            schedule = schedules.constant()
-    return schedules.warmup(config.warmup, then=schedule) if config.warmup else schedule
+            rates = schedules.constant()
+    return schedules.warmup(config.warmup, then=rates) if config.warmup else rates
