@@ -16,7 +16,7 @@ Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
 
 
 def full(
-    layer: Recurrent,
+    layer: Layer,
     x: FloatArray,
     d_output: Cotangent = None,
     *,
@@ -30,7 +30,7 @@ def full(
 
     Parameters
     ----------
-    layer : RNN or LSTM
+    layer : RNN or LSTM, or a wrapper of one
     x, state, lengths
         As in `layer.forward`.
     d_output : ndarray or callable, optional
@@ -52,7 +52,14 @@ def full(
     return layer.backward(trace, d_output, d_state, clip=clip, cut=cut)
 
 
-def check_layer(layer: Any, *, wrapped: bool = False) -> None:
-    """Raise unless it is a recurrent layer; or, where that will do, a wrapper of one."""
-    if not isinstance(layer, Layer if wrapped else Recurrent):
+def check_layer(layer: Any) -> None:
+    """Raise unless it is a recurrent layer, or wraps one."""
+    if not isinstance(layer, Layer):
         raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
+
+
+def check_unwrapped(layer: Any) -> None:
+    """Raise unless it is a recurrent layer itself, so that parts of one pass can be run anew."""
+    if isinstance(layer, Wrapper):
+        raise TypeError(f"layer: expected an RNN or LSTM itself, not what wraps one; got {layer!r}")
+    check_layer(layer)

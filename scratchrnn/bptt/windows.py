@@ -80,7 +80,7 @@ def windows(
 
     Parameters
     ----------
-    layer : RNN or LSTM
+    layer : RNN or LSTM, or a wrapper of one
         In one direction.
     x : ndarray (T, B, I), or (B, T, I) with batch_first, or (T, I); or callable
         The whole input; or x(start, stop), which returns that of steps [start, stop) in the same layout.
@@ -127,7 +127,7 @@ def windows(
     35 50 75
     60 75 100
     """
-    stream.check_stream_layer(layer, wrapped=True)
+    stream.check_stream_layer(layer)
     if callable(x):
         if steps is None:
             raise ValueError("steps: expected the number of time steps, since x is a function; got None")

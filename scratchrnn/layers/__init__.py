@@ -3,6 +3,7 @@
 from scratchrnn.layers.cells import LSTMCell, RNNCell
 from scratchrnn.layers.dropout import Dropout, LockedDropout
 from scratchrnn.layers.embedding import Embedding
+from scratchrnn.layers.initial_state import InitialState
 from scratchrnn.layers.linear import Linear
 from scratchrnn.layers.recurrent import LSTM, RNN
 from scratchrnn.layers.weight_drop import WeightDrop
@@ -13,6 +14,7 @@ __all__ = [
     "RNN",
     "Dropout",
     "Embedding",
+    "InitialState",
     "LSTMCell",
     "Linear",
     "LockedDropout",
