@@ -103,6 +103,16 @@ class Replay:
 @pytest.mark.parametrize(("k1", "k2"), [(5, 5), (4, 7), (3, 50), (6, 4), (1, 1), (50, 50)])
 @pytest.mark.parametrize("options", ["plain", "documents", "dropout", "learned", "penalty"])
 def test_trajectory_equals_torch(cell: str, k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
+    follow(cell, k1, k2, options, rng)
+
+
+def test_trajectory_on_each_backend(each_backend: str, rng: np.random.Generator) -> None:
+    for cell, options in (("rnn", "dropout"), ("lstm", "learned")):
+        follow(cell, 4, 7, options, rng)
+
+
+def follow(cell: str, k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
+    """Train here and in torch, and compare every update."""
     documents = [0, 4, 5, 30, 43] if options in ("documents", "learned") else None
     rows = ContiguousRows(rng.integers(0, 6, B * 17 + 2), batch=B, documents=documents)
     model = new(cell, rng, learned=options == "learned")
