@@ -209,9 +209,11 @@ def test_refuses_input(rng: np.random.Generator) -> None:
         start(-1)
     with pytest.raises(TypeError, match=r"d_state: expected a pair \(d_h_0, d_c_0\) for an LSTM; got an array"):
         start.backward(h)
-    with pytest.raises(ValueError, match=r"d_c_0: expected shape \(2, 5, 6\) of StateShape.*; got \(2, 4, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"d_c_0: expected shape \(2, 5, 6\) for num_layers=2, batch=5; got \(2, 4, 6\)"
+    ):
         start.backward((h, c[:, :4]))
-    with pytest.raises(ValueError, match=r"d_h_0: expected shape \(2, 4\) of StateShape.*; got \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"d_h_0: expected shape \(2, 4\) for num_layers=2, no batch; got \(5, 4\)"):
         start.backward((h[0], c[0]))
     with pytest.raises(TypeError, match="d_h_0: expected dtype float32; got float64"):
         start.backward((h.astype(np.float64), c))
