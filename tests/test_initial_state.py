@@ -189,6 +189,20 @@ def test_save_and_load(cell: str, rng: np.random.Generator, tmp_path: Path) -> N
         srnn.Linear.load(tmp_path / "start.safetensors")
 
 
+def test_a_wrapper_that_hands_on_attributes_will_do() -> None:
+    class Wrapper:
+        def __init__(self, layer: Any) -> None:
+            self.layer = layer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.layer, name)
+
+    layer = srnn.LSTM(3, 6, 2, bidirectional=True, proj_size=4, dtype=np.float64)
+    start = srnn.InitialState(Wrapper(layer))
+    assert start.state_shape == StateShape.of("layer", layer)
+    assert [(name, a.shape) for name, a in start.parameters.items()] == [("h_0", (4, 4)), ("c_0", (4, 6))]
+
+
 def test_refuses_arguments(rng: np.random.Generator) -> None:
     lstm = srnn.LSTM(3, 6, 2)
     for wrong in (srnn.LSTMCell(3, 6), srnn.Linear(3, 6), 3, None):
