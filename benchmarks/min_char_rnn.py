@@ -139,9 +139,8 @@ def main() -> None:
     print(f"V={len(vocabulary)}, H={H}, T={T}; {options.windows} windows each, 1 thread")
     for name, run in found.items():
         p20, p50, p80 = (1e3 * run[p] for p in ("p20", "p50", "p80"))
-        print(
-            f"{name:<19} {p50:6.3f} ms a window ({p20:.3f} to {p80:.3f})   {plain['p50'] / run['p50']:5.2f} times as fast"
-        )
+        ratio = plain["p50"] / run["p50"]
+        print(f"{name:<19} {p50:6.3f} ms a window ({p20:.3f} to {p80:.3f})   {ratio:5.2f} times as fast")
         print(f"{'':<19} first loss {run['first']:.9f}, smooth loss at the end {run['smooth']:.3f}")
     if options.out:
         rows.append(RESULTS / f"{options.out}.jsonl", [row])
