@@ -1,10 +1,23 @@
-"""Data to learn from: text, and rows of it that continue from window to window."""
+"""Data to learn from: text, rows that continue from window to window, and tasks with a known answer."""
 
+from scratchrnn.data.contiguous import ContiguousRows
+from scratchrnn.data.digit_images import digits
 from scratchrnn.data.rows import Stream, Window
+from scratchrnn.data.tasks import (
+    ADDING_BASELINE,
+    TEMPORAL_ORDER_BASELINE,
+    adding_problem,
+    copy_memory,
+    copy_memory_baseline,
+    parity,
+    parity_baseline,
+    temporal_order,
+)
 from scratchrnn.data.text import (
     DEFAULT_TEXT_NAME,
     Vocabulary,
     default_text,
+    join_documents,
     read_text,
     split,
     text_sha256,
@@ -12,13 +25,24 @@ from scratchrnn.data.text import (
 )
 
 __all__ = [
+    "ADDING_BASELINE",
     "DEFAULT_TEXT_NAME",
+    "TEMPORAL_ORDER_BASELINE",
+    "ContiguousRows",
     "Stream",
     "Vocabulary",
     "Window",
+    "adding_problem",
+    "copy_memory",
+    "copy_memory_baseline",
     "default_text",
+    "digits",
+    "join_documents",
+    "parity",
+    "parity_baseline",
     "read_text",
     "split",
+    "temporal_order",
     "text_sha256",
     "unigram_entropy",
 ]
