@@ -34,7 +34,8 @@ __version__ = "0.1.0"
 
 # reached as srnn.check and so on, and loaded then: some need matplotlib or torch, and a training script needs none
 _ON_FIRST_USE = (
-    "bptt", "check", "checkpoint", "data", "dynamics", "gradflow", "interop", "models", "plots", "regularizers", "train",
+    "bptt", "check", "checkpoint", "data", "dynamics", "gradflow", "interop", "models", "plots", "regularizers",
+    "train",
 )  # fmt: skip
 
 __all__ = [

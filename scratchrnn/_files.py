@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -28,3 +31,26 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk, so that a file renamed in it survives a loss of power."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and the system sees to it
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path, name: re.Pattern[str]) -> None:
+    """Remove what killed calls of `write_atomically` left in `folder` of files whose whole name matches.
+
+    Only where no other process writes such files: what it is about to rename would be gone.
+    """
+    for path in folder.iterdir():
+        found = TEMPORARY.fullmatch(path.name)
+        if found and name.fullmatch(found["name"]):
+            path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -85,6 +86,24 @@ def name_ends(ax: Axes, ends: Sequence[Name]) -> None:
         ax.annotate(
             text, (x, y), (-8 if turned else 8, placed[n] - point[n, 1]), textcoords="offset points", color=color,
             weight="bold", ha="right" if turned else "left", va="center", annotation_clip=False, path_effects=HALO,
+        )  # fmt: skip
+
+
+def name_starts(ax: Axes, starts: Sequence[Name]) -> None:
+    """Write each curve's name to the left of its first point; names that would overlap are pushed apart."""
+    per_pixel = 72 / ax.figure.dpi
+    size = float(mpl.rcParams["font.size"])
+    height = ax.transData.transform([(x, y) for x, y, _, _ in starts])[:, 1] * per_pixel
+    order = np.argsort(height, kind="stable")
+    placed = height.copy()
+    for _ in range(100):  # those that are too near give way to each other
+        for i, j in pairwise(order):
+            short = max(0.0, 1.4 * size - (placed[j] - placed[i])) / 2
+            placed[i], placed[j] = placed[i] - short, placed[j] + short
+    for n, (x, y, text, color) in enumerate(starts):
+        ax.annotate(
+            text, (x, y), (-8, placed[n] - height[n]), textcoords="offset points", color=color, weight="bold",
+            ha="right", va="center", annotation_clip=False,
         )  # fmt: skip
 
 

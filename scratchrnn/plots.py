@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from scratchrnn._plot_text import HALO, UNKNOWN, Name, families, label_steps, name_ends, visible
+from scratchrnn._plot_text import HALO, UNKNOWN, Name, families, label_steps, name_ends, name_starts, visible
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_positive_int, check_real, describe
+from scratchrnn.bptt import TruncationBias
 from scratchrnn.dynamics import Ends, Saturation
 from scratchrnn.gradflow.distance import check_threshold
 
@@ -38,6 +39,7 @@ __all__ = [
     "saturation_bars",
     "saturation_gates",
     "style",
+    "truncation_bias",
     "visible",
 ]
 
@@ -354,6 +356,47 @@ def saturation_bars(ax: Axes, saturations: Mapping[str, Saturation]) -> None:
             text, (edge, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", color=color, weight="bold",
             ha=side,
         )  # fmt: skip
+
+
+@style()
+def truncation_bias(ax: Axes, biases: Mapping[str, TruncationBias]) -> None:
+    """Draw the angle between truncated and full gradient over k2, a line for each entry.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    biases : mapping of label to TruncationBias
+        As `scratchrnn.bptt.truncation_bias` returns them. An angle that is not a number leaves a gap.
+
+    Raises
+    ------
+    ValueError, TypeError
+        No entries, or one that is something else.
+    """
+    _check_curves("biases", biases)
+    ends: list[Name] = []
+    for (label, bias), color in zip(biases.items(), _colors(biases), strict=True):
+        if not isinstance(bias, TruncationBias):
+            raise TypeError(f"biases[{label!r}]: expected what truncation_bias() returned; got {describe(bias)}")
+        order = np.argsort(bias.k2)
+        k2, angle = bias.k2[order], bias.angle[order]
+        ax.plot(k2, angle, color=color, marker="o", markersize=4)
+        ends.append((float(k2[0]), float(angle[0]), label, color))
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter("{x:g}°")
+    ax.set_xlabel("Steps that the truncated gradient reaches back (k2)")
+    ax.set_ylabel("Angle to the full gradient")
+    _frame(ax)
+    widest = max(len(label) for label in biases) * 0.7 * float(mpl.rcParams["font.size"])  # points
+    share = min((widest + 12) * ax.figure.dpi / 72 / ax.get_window_extent().width, 0.6)
+    low, high = np.log2(min(x for x, *_ in ends)), np.log2(max(float(bias.k2.max()) for bias in biases.values()))
+    span = max(high - low, 1.0)
+    ax.set_xlim(2.0 ** (low - span * share / (1 - share)), 2.0 ** (high + 0.03 * span))
+    ax.set_xticks(sorted({float(k) for bias in biases.values() for k in bias.k2}))
+    ax.minorticks_off()
+    name_starts(ax, ends)
 
 
 def _colors(curves: Mapping[str, Any]) -> list[str]:

@@ -17,19 +17,21 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scratchrnn._typing import FloatArray, IntArray
 
 State = FloatArray | tuple[FloatArray, FloatArray]
 Key = tuple[int, str]  # layer from 0, "forward" or "reverse"
 Part = TypeVar("Part")
+Number = TypeVar("Number", bound=np.generic)
 
 DIRECTIONS = ("forward", "reverse")
 PER_STEP = ("h", "c", "i", "f", "g", "o", "a", "gates")
 NO_LAYERS = "nothing per time step was kept; forward and backward of a recurrent layer keep it, checkpointed does not"
 
 
-def reverse_time(array: FloatArray, lengths: IntArray) -> FloatArray:
+def reverse_time(array: NDArray[Number], lengths: IntArray) -> NDArray[Number]:
     """Turn each sequence of `array` (T, B, ·) round within its own length (B,); a copy, and its own inverse."""
     steps = array.shape[0]
     if (lengths == steps).all():

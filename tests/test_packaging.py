@@ -34,7 +34,7 @@ CACHES = ["__pycache__", "*.nbi", "*.nbc"]
 LEVELS = [
     {"_files", "_fma", "memory", "_mt19937", "_torch_normal", "_typing", "_validate", "init", "rng"},
     {"backends"},
-    {"layers", "trace"},
+    {"layers", "nonfinite", "trace"},
     {"bptt", "checkpoint", "data", "interop", "losses", "models", "optim", "regularizers", "toy", "train"},
     {"check", "dynamics", "gradflow", "testing"},
     {"__main__", "_plot_text", "cli", "plots", "report", "study"},

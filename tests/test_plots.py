@@ -372,3 +372,27 @@ def test_gates_of_a_net_without_gates_and_limits_that_differ(gates: Saturation, 
     other = saturation(rnn.forward(np.zeros((4, 1, 2), np.float32)), threshold=0.5)
     with pytest.raises(ValueError, match="saturations: expected one threshold, low and high for all"):
         plots.saturation_bars(ax, {"a": gates, "b": other})
+
+
+# --- truncation
+
+
+def test_truncation_bias_is_drawn_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    layer = srnn.LSTM(3, 6, rng=rng, dtype=np.float64)
+    x, d_output = rng.standard_normal((32, 2, 3)), rng.standard_normal((32, 2, 6))
+    near = srnn.bptt.truncation_bias(layer, x, d_output, k2=(8, 1, 2, 32))
+    far = srnn.bptt.truncation_bias(layer, x, 0.99 * d_output, k2=(1, 4, 16))
+    figure, ax = plots.figure()
+    plots.truncation_bias(ax, {"near": near, "far": far, "a third of a longer name": near})
+    line = ax.lines[0]
+    assert line.get_xdata().tolist() == [1, 2, 8, 32]
+    assert line.get_ydata() == pytest.approx(np.degrees(np.arccos(np.minimum(near.cosine, 1)))[[1, 2, 0, 3]])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "4", "8", "16", "32"]
+    names = texts(ax)
+    assert set(names) == {"near", "far", "a third of a longer name"}  # all three begin at the same place
+    assert_no_overlap(figure, list(names.values()))
+    with pytest.raises(TypeError, match=r"biases\['x'\]: expected what truncation_bias\(\) returned"):
+        plots.truncation_bias(ax, {"x": 1})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="biases: expected at least one entry"):
+        plots.truncation_bias(ax, {})

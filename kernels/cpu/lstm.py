@@ -143,6 +143,7 @@ def backward(
     h: Array,  # (T+1, B, P) from forward
     c: Array,  # (T+1, B, H) from forward
     gates: Array,  # (T, B, 4H) from forward
+    clip: float,  # bound of each |dL/da_t|, before it flows on; inf: none
     dh: Array,  # (T+1, B, P) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     dc: Array,  # (T+1, B, H) in: dL/dc_t from outside; out: the total dL/dc_t
     da: Array,  # (T, B, 4H) out: dL/da_t
@@ -171,8 +172,8 @@ def backward(
         samples = part.last - part.first
         p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
         arguments = (
-            batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), dh.reshape(-1), dc.reshape(-1),
-            da.reshape(-1), hidden, size, lanes, scratch(dtype),
+            batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), clip, dh.reshape(-1),
+            dc.reshape(-1), da.reshape(-1), hidden, size, lanes, scratch(dtype),
             nothing if weight_hr is None else room(samples * hidden, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip

@@ -9,12 +9,15 @@ unit..unit+units: then the threads meet after every step, since h_t and da_t are
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..blocks import SUM_ROWS
 from .activations import sigmoid, tanh
 from .affine import input_part
 from .barrier import meet
+from .clip import clamp
 from .gemm import PACKED, pack_columns, pack_left, product
 from .jit import Kernel, inner
 from .lengths import any_runs, next_run
@@ -36,8 +39,8 @@ def step_forward(a, gates, hidden, c_prev, c, m):
 
 
 @inner
-def step_backward(dm, dc, gates, hidden, c_prev, c, da, dc_prev):
-    """Undo (4) to (2) in one row; dc becomes the total."""
+def step_backward(dm, dc, gates, hidden, c_prev, c, clip, da, dc_prev):
+    """Undo (4) to (2) in one row; dc becomes the total, and da is clipped."""
     n = c.size
     i, f = gates[:n], gates[hidden : hidden + n]
     g, o = gates[2 * hidden : 2 * hidden + n], gates[3 * hidden : 3 * hidden + n]
@@ -54,6 +57,9 @@ def step_backward(dm, dc, gates, hidden, c_prev, c, da, dc_prev):
         da_f[j] = dc_j * c_prev[j] * f[j] * (one - f[j])  # in f
         da_g[j] = dc_j * i[j] * (one - g[j] * g[j])  # in g
         dc_prev[j] += dc_j * f[j]  # undoes (3), in c_prev
+    if clip < math.inf:
+        for gate in range(4):
+            clamp(da[gate * hidden : gate * hidden + n], clip)
 
 
 @inner
@@ -114,7 +120,7 @@ def forward_part(
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, p_hr, lengths, c, gates, dh, dc, da, hidden, size, lanes, edge, dm, meeting, parties,
+    batch, steps, p_hh, p_hr, lengths, c, gates, clip, dh, dc, da, hidden, size, lanes, edge, dm, meeting, parties,
     first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, last step first."""
@@ -137,7 +143,7 @@ def backward_part(
                 dm_b = dm[(b - first) * hidden : (b - first + 1) * hidden] if projected else dh[new : new + units]
                 n = (t * batch + b) * rows
                 gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
-                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
+                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, clip, da_b, dc_prev)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return

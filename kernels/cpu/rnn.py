@@ -112,6 +112,7 @@ def backward(
     nonlinearity: str,  # "tanh" or "relu"
     lengths: Lengths,  # (B,)
     h: Array,  # (T+1, B, H) from forward
+    clip: float,  # bound of each |dL/da_t|, before it flows on; inf: none
     dh: Array,  # (T+1, B, H) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     da: Array,  # (T, B, H) out: dL/da_t
     dx: Array,  # (T, B, I) out
@@ -136,8 +137,8 @@ def backward(
             shared = affine.packed_transposed(weight_hh)
         p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
         arguments = (
-            batch, steps, p_hh, nonlinearity == "relu", lengths, h.reshape(-1), dh.reshape(-1), da.reshape(-1), hidden,
-            lanes, scratch(dtype), meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
+            batch, steps, p_hh, nonlinearity == "relu", lengths, h.reshape(-1), clip, dh.reshape(-1), da.reshape(-1),
+            hidden, lanes, scratch(dtype), meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,
         )  # fmt: skip
         loop = backward_part.ready(dtype, *arguments), arguments
         return (loop,) if packing is None else (packing, loop)

@@ -9,9 +9,12 @@ unit..unit+units: then the threads meet after every step, since h_t and da_t are
 
 from __future__ import annotations
 
+import math
+
 from .activations import tanh
 from .affine import input_part
 from .barrier import meet
+from .clip import clamp
 from .gemm import product
 from .jit import Kernel, inner
 from .lengths import next_run
@@ -30,8 +33,8 @@ def step_forward(a, h, relu):
 
 
 @inner
-def step_backward(dh, h, da, relu):
-    """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²."""
+def step_backward(dh, h, relu, clip, da):
+    """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²; da is clipped."""
     zero, one = h.dtype.type(0), h.dtype.type(1)
     if relu:
         for j in range(h.size):
@@ -39,6 +42,8 @@ def step_backward(dh, h, da, relu):
     else:
         for j in range(h.size):
             da[j] = dh[j] * (one - h[j] * h[j])
+    if clip < math.inf:
+        clamp(da, clip)
 
 
 @Kernel
@@ -80,7 +85,7 @@ def forward_part(
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, relu, lengths, h, dh, da, hidden, lanes, edge, meeting, parties, first, last, unit, units
+    batch, steps, p_hh, relu, lengths, h, clip, dh, da, hidden, lanes, edge, meeting, parties, first, last, unit, units
 ):
     """Samples first..last, units unit..unit+units: dh to its totals, and da, from the last step to the first."""
     if parties > 1 and not meet(meeting, parties):  # nobody writes before all are there
@@ -92,7 +97,7 @@ def backward_part(
             size = together * units
             for b in range(b_0, b_1, together):
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
-                step_backward(dh[new : new + size], h[new : new + size], da[n : n + size], relu)  # undoes (2)
+                step_backward(dh[new : new + size], h[new : new + size], relu, clip, da[n : n + size])  # undoes (2)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return

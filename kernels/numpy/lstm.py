@@ -16,11 +16,12 @@ computation. The reverse direction of a bidirectional layer is this same code on
 `infer`, `forward`, `backward`, and (1) and (2) once more, `preactivations` and `activate`, are what a backend offers;
 they write into arrays that the caller gives.
 Derivation of every backward line: kernels/README.md. Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000;
-projection: Sak et al. 2014.
+projection: Sak et al. 2014; clip: Graves 2013, arXiv:1308.0850, section 2.1.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ def step_backward(
     c: Array,  # (B, H)
     weight_hh: Array,  # (4H, P)
     weight_hr: Array | None,  # (P, H)
+    clip: float,  # bound of |da|; inf: none
 ) -> tuple[Array, Array, Array, Array]:  # da (B, 4H), total dc (B, H), dh_prev (B, P), dc_prev (B, H)
     """One time step back: each line undoes the forward line that it names, last line first."""
     i, f, g, o = np.split(gates, 4, axis=1)
@@ -82,6 +84,7 @@ def step_backward(
     da = np.concatenate(
         [di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)], axis=1
     )  # undoes (2): σ' = σ(1-σ), tanh' = 1-tanh²
+    da = da if clip == math.inf else np.clip(da, -clip, clip)  # a nan stays
     dh_prev = da @ weight_hh  # undoes (1), in h_prev
     return da, dc, dh_prev, dc_prev
 
@@ -155,6 +158,7 @@ def backward(
     h: Array,  # (T+1, B, P) from forward
     c: Array,  # (T+1, B, H) from forward
     gates: Array,  # (T, B, 4H) from forward
+    clip: float,  # bound of each |dL/da_t|, before it flows on; inf: none
     dh: Array,  # (T+1, B, P) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     dc: Array,  # (T+1, B, H) in: dL/dc_t from outside; out: the total dL/dc_t
     da: Array,  # (T, B, 4H) out: dL/da_t
@@ -173,7 +177,7 @@ def backward(
     for t in reversed(range(x.shape[0])):
         b = running(lengths, t)
         da[t][b], dc[t + 1][b], dh_prev, dc_prev = step_backward(
-            dh[t + 1][b], dc[t + 1][b], gates[t][b], c[t][b], c[t + 1][b], weight_hh, weight_hr
+            dh[t + 1][b], dc[t + 1][b], gates[t][b], c[t][b], c[t + 1][b], weight_hh, weight_hr, clip
         )
         dh[t][b] += dh_prev
         dc[t][b] += dc_prev

@@ -11,11 +11,13 @@ computation. The reverse direction of a bidirectional layer is this same code on
 
 `infer`, `forward`, `backward`, and (1) once more, `preactivations`, are what a backend offers; they write into arrays
 that the caller gives.
-Derivation of every backward line: kernels/README.md. Elman 1990; backward through time: Werbos 1990.
+Derivation of every backward line: kernels/README.md. Elman 1990; backward through time: Werbos 1990; clip: Graves 2013,
+arXiv:1308.0850, section 2.1.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,10 +47,12 @@ def step_backward(
     h: Array,  # (B, H)
     weight_hh: Array,  # (H, H)
     nonlinearity: str,
+    clip: float,  # bound of |da|; inf: none
 ) -> tuple[Array, Array]:  # da (B, H), dh_prev (B, H)
     """One time step back: each line undoes the forward line that it names, last line first."""
     # undoes (2): tanh' = 1-tanh²; relu' = 0 at 0 and below, and a nan lets the gradient through, both as in torch
     da = dh * (1 - h**2) if nonlinearity == "tanh" else np.where(h <= 0, 0, dh)
+    da = da if clip == math.inf else np.clip(da, -clip, clip)  # a nan stays
     dh_prev = da @ weight_hh  # undoes (1), in h_prev
     return da, dh_prev
 
@@ -101,6 +105,7 @@ def backward(
     nonlinearity: str,  # "tanh" or "relu"
     lengths: Lengths,  # (B,) each in 0..T
     h: Array,  # (T+1, B, H) from forward
+    clip: float,  # bound of each |dL/da_t|, before it flows on; inf: none
     dh: Array,  # (T+1, B, H) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     da: Array,  # (T, B, H) out: dL/da_t
     dx: Array,  # (T, B, I) out
@@ -116,7 +121,7 @@ def backward(
     da[...] = 0
     for t in reversed(range(x.shape[0])):
         b = running(lengths, t)
-        da[t][b], dh_prev = step_backward(dh[t + 1][b], h[t + 1][b], weight_hh, nonlinearity)
+        da[t][b], dh_prev = step_backward(dh[t + 1][b], h[t + 1][b], weight_hh, nonlinearity, clip)
         dh[t][b] += dh_prev
 
     affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)

@@ -34,6 +34,7 @@ def checkpointed(
     state: State | None = None,
     d_state: State | None = None,
     lengths: Any = None,
+    clip: float | None = None,
 ) -> Gradients:
     """The gradients of `full`, bit for bit, in memory for about √T steps beside x and dL/dx.
 
@@ -57,6 +58,8 @@ def checkpointed(
         would round the sums over time differently.
     d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
         As in `layer.backward`: at each sequence's own end.
+    clip : float, optional
+        As in `layer.backward`.
 
     Returns
     -------
@@ -104,7 +107,8 @@ def checkpointed(
         strand.d_h_n = None if d_h_n is None else d_h_n[n]
         strand.d_c_n = None if d_c_n is None else d_c_n[n]
     dx = memory.empty(xs.shape, layer.dtype)
-    run = _Run(backends.load(layer.backend), layer.cell, xs, ns, strands, dx)
+    bound = edge.enter_clip(clip, layer.dtype)
+    run = _Run(backends.load(layer.backend), layer.cell, xs, ns, strands, dx, bound)
 
     starts: list[States] = [[(h_0[n], None if c_0 is None else c_0[n]) for n in range(layer.num_layers)]]
     for part in parts[:-1]:
@@ -165,6 +169,7 @@ class _Run:
     lengths: IntArray  # (B,)
     strands: list[_Strand]
     dx: FloatArray  # (T, B, I) out
+    clip: float  # bound of each |dL/da_t|; inf: none
 
     def read(self, part: slice) -> FloatArray:
         """One segment of x, zero on padding: a copy."""
@@ -220,7 +225,7 @@ class _Run:
         dx = memory.empty(trace.input.shape, trace.input.dtype) if n else self.dx[part]
         direction.backward_kernel(
             self.kernels, self.cell, strand.w, trace.input, trace.lengths, trace.h, trace._c, trace._gates, dh, dc, da,
-            dx, strand.dw,
+            dx, strand.dw, self.clip,
         )  # fmt: skip
         if before is None:
             strand.d_h_0, strand.d_c_0 = dh[0], None if dc is None else dc[0]

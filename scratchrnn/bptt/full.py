@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from scratchrnn._typing import FloatArray
+from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_array, describe
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Gradients, State
 
+Layer = Recurrent
 Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
 
 
@@ -21,6 +22,8 @@ def full(
     state: State | None = None,
     d_state: State | None = None,
     lengths: Any = None,
+    clip: float | None = None,
+    cut: BoolArray | None = None,
 ) -> Gradients:
     """Forward in training mode, then backward, with every step kept: `layer.forward` and `layer.backward`.
 
@@ -32,6 +35,8 @@ def full(
     d_output : ndarray or callable, optional
         dL/d(output), or a function of the output that returns it, called as d_output(output, 0).
     d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
+    clip : float, optional
+    cut : ndarray of bool, optional
         As in `layer.backward`.
 
     Returns
@@ -43,7 +48,7 @@ def full(
     if callable(d_output):
         d = d_output(trace.output, 0)
         d_output = check_array("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
-    return layer.backward(trace, d_output, d_state)
+    return layer.backward(trace, d_output, d_state, clip=clip, cut=cut)
 
 
 def check_layer(layer: Any) -> None:

@@ -5,15 +5,17 @@ Here the cells differ; above this module (stacking, directions, lengths, dropout
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scratchrnn import backends
-from scratchrnn._typing import FloatArray, IntArray
+from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn.backends import Kernels, memory
 from scratchrnn.trace import LayerGradients, LayerTrace, reverse_time, zero_padding
 
@@ -75,6 +77,18 @@ def segments(steps: int, batch: int, every: int | None = None) -> list[slice]:
     wanted = math.isqrt(steps - 1) + 1 if every is None else every
     size = -(-wanted // block) * block
     return [slice(start, min(start + size, steps)) for start in range(0, steps, size)]
+
+
+def between_cuts(segment: slice, cut: BoolArray) -> list[slice]:  # cut (T, B)
+    """Pieces of a segment: one begins at each step where a sample is cut, and one at the block of sums after it.
+
+    So a block without a cut inside is summed as if there were none anywhere.
+    """
+    block = backends.block_steps(cut.shape[1])
+    at = segment.start + np.flatnonzero(cut[segment].any(axis=1))
+    inside = (int(t) for t in (*at, *(-(-at // block) * block)) if segment.start < t < segment.stop)
+    edges = sorted({segment.start, *inside, segment.stop})
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def slots(part: slice) -> slice:
@@ -190,28 +204,48 @@ def backward(
     d_output: FloatArray | None,  # (T, B, P) in the input's order of time; None: zero
     d_h_n: FloatArray | None,  # (B, P)
     d_c_n: FloatArray | None,  # (B, H)
+    *,
+    clip: float = math.inf,  # bound of each |dL/da_t|; inf: none
+    cut: BoolArray | None = None,  # (T, B) in the input's order of time; None: nowhere
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `forward` computed or read."""
     (steps, batch, _), lengths, read = trace.input.shape, trace.lengths, _read(trace)
     if d_output is not None and trace.reverse:
         d_output = reverse_time(d_output, lengths)
+    if cut is not None:
+        cut = reverse_time(cut[:, :, None], lengths)[:, :, 0] if trace.reverse else cut
+        cut = cut & (np.arange(steps)[:, None] < lengths)  # what is on padding begins no piece
     dh, dc = cotangents(trace, d_output, d_h_n, d_c_n, lengths)
     dx, dw = memory.empty(trace.input.shape, trace.input.dtype), w.zeros()
     parts = segments(steps, batch) if trace.minimal else [slice(0, steps)]
     da = memory.empty((parts[0].stop, batch, w.weight_ih.shape[0]), dh.dtype)  # of the longest segment
     gates = memory.empty(da.shape, da.dtype) if cell.has_c and trace.minimal else trace._gates
     for part in reversed(parts):
-        count = part.stop - part.start
-        gates_in = None if gates is None else gates[:count]
-        if gates_in is not None and trace.minimal:
-            Recompute(kernels.name, cell, w).gates_in(part, trace, read, gates_in)
-        c, dc_in = (None, None) if dc is None else (trace.c[slots(part)], dc[slots(part)])
-        backward_kernel(
-            kernels, cell, w, read[part], lengths_in(lengths, part), trace.h[slots(part)], c, gates_in,
-            dh[slots(part)], dc_in, da[:count], dx[part], dw,
-        )  # fmt: skip
+        if gates is not None and trace.minimal:
+            Recompute(kernels.name, cell, w).gates_in(part, trace, read, gates[: part.stop - part.start])
+        for piece in [part] if cut is None else reversed(between_cuts(part, cut)):
+            here = slice(piece.start - part.start, piece.stop - part.start)
+            c, dc_in = (None, None) if dc is None else (trace.c[slots(piece)], dc[slots(piece)])
+            with _held((dh, dc), piece.start, None if cut is None else cut[piece.start]):
+                backward_kernel(
+                    kernels, cell, w, read[piece], lengths_in(lengths, piece), trace.h[slots(piece)], c,
+                    None if gates is None else gates[here], dh[slots(piece)], dc_in, da[here], dx[piece], dw, clip,
+                )  # fmt: skip
     per_step = LayerGradients(dh, None if trace.minimal else da, dc)
     return (reverse_time(dx, lengths) if trace.reverse else dx), per_step, dw
+
+
+@contextmanager
+def _held(states: tuple[FloatArray | None, ...], slot: int, samples: BoolArray | None) -> Iterator[None]:
+    """Keep what these samples have in a slot of (T+1, B, ·) as it was before the block."""
+    if samples is None or not samples.any():
+        yield
+        return
+    before = [None if d is None else d[slot, samples] for d in states]
+    yield
+    for d, kept in zip(states, before, strict=True):
+        if d is not None:
+            d[slot, samples] = kept
 
 
 def cotangents(
@@ -254,12 +288,16 @@ def backward_kernel(
     da: FloatArray,  # (S, B, G·H) out
     dx: FloatArray,  # (S, B, I) out
     dw: Weights,  # added to
+    clip: float = math.inf,  # bound of each |dL/da_t|; inf: none
 ) -> None:
     """A backend's backward over the S steps of one segment."""
     d_parameters = (dw.weight_ih, dw.weight_hh, dw.bias_ih, dw.bias_hh)
     if cell.has_c:
         kernels.lstm.backward(
-            x, w.weight_ih, w.weight_hh, w.weight_hr, lengths, h, c, gates, dh, dc, da, dx, *d_parameters, dw.weight_hr
-        )
+            x, w.weight_ih, w.weight_hh, w.weight_hr, lengths, h, c, gates, clip, dh, dc, da, dx, *d_parameters,
+            dw.weight_hr,
+        )  # fmt: skip
     else:
-        kernels.rnn.backward(x, w.weight_ih, w.weight_hh, cell.nonlinearity, lengths, h, dh, da, dx, *d_parameters)
+        kernels.rnn.backward(
+            x, w.weight_ih, w.weight_hh, cell.nonlinearity, lengths, h, clip, dh, da, dx, *d_parameters
+        )

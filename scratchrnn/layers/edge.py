@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scratchrnn._typing import DType, FloatArray, IntArray
-from scratchrnn._validate import check_array, describe
+from scratchrnn._typing import BoolArray, DType, FloatArray, IntArray
+from scratchrnn._validate import check_array, check_real, describe
 from scratchrnn.backends import memory
-from scratchrnn.trace import State
+from scratchrnn.trace import Number, State, Trace
 
 StatePair = tuple[FloatArray | None, FloatArray | None]
 
@@ -111,7 +114,29 @@ def enter_state(
     return tuple(arrays)
 
 
-def time_major(array: FloatArray, *, batch_first: bool, batched: bool) -> FloatArray:
+def enter_clip(clip: Any, dtype: DType) -> float:
+    """Return the bound of dL/da_t, infinite for none."""
+    if clip is None or (isinstance(clip, Real) and clip == math.inf):
+        return math.inf
+    bound = check_real("clip", clip, above=0.0)
+    if dtype.type(bound) == 0:
+        raise ValueError(f"clip: expected a number above 0 in {dtype.name}; got {clip}")
+    return bound
+
+
+def enter_cut(cut: Any, trace: Trace) -> BoolArray | None:
+    """Return as (T, B), in the input's order of time, where nothing flows to the state before; None when absent."""
+    if cut is None:
+        return None
+    if not isinstance(cut, np.ndarray) or cut.dtype != np.bool_:
+        raise TypeError(f"cut: expected a NumPy array of bool; got {describe(cut)}")
+    shape = trace.output.shape[:-1]
+    if cut.shape != shape:
+        raise ValueError(f"cut: expected shape {shape}, the trace's output's but for its last axis; got {cut.shape}")
+    return time_major(cut[..., None], batch_first=trace.batch_first, batched=trace.batched)[..., 0]
+
+
+def time_major(array: NDArray[Number], *, batch_first: bool, batched: bool) -> NDArray[Number]:
     """See an array in the caller's layout as (T, B, ·): a view."""
     return array[:, None] if not batched else array.transpose(1, 0, 2) if batch_first else array
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn import backends
-from scratchrnn._typing import FloatArray, IntArray
+from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import (
     check_array,
     check_bool,
@@ -281,7 +281,15 @@ class Recurrent(Module):
     # Backward through time
 
     @np.errstate(all="ignore")
-    def backward(self, trace: Trace, d_output: FloatArray | None = None, d_state: State | None = None) -> Gradients:
+    def backward(
+        self,
+        trace: Trace,
+        d_output: FloatArray | None = None,
+        d_state: State | None = None,
+        *,
+        clip: float | None = None,
+        cut: BoolArray | None = None,
+    ) -> Gradients:
         """Backpropagate through time, by hand.
 
         The gradient is taken where the trace was made: with its weights, its dropout masks, its backend, in training
@@ -295,16 +303,28 @@ class Recurrent(Module):
             dL/d(output), of the output's shape; what stands on padding is ignored. Absent: zero.
         d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
             dL/d(final state), of the state's shape; either of a pair may be None. Absent: zero.
+        clip : float, optional
+            Bound c > 0 of dL/da_t: each element is held to [-c, c] before anything follows from it, at every step
+            (Graves 2013). dL/dc_t has no bound. Absent: none.
+        cut : ndarray of bool (T, B), or (B, T) with `batch_first`, or (T,) without a batch, optional
+            True: the step that reads x[t] of sample b sends nothing to the h and c before it, in its direction's own
+            order, in every layer. What flows down through the layers stays. Sums over time are taken in other pieces,
+            and may round differently, where a cut is not at a multiple of `backends.block_steps(B)`.
 
         Returns
         -------
         Gradients
             Of the input, the initial state (per sample), every parameter, and every h_t, c_t and a_t; not of a_t where
-            the trace is minimal.
+            the trace is minimal. What clip and cut change is no longer the gradient of a loss.
+
+        References
+        ----------
+        Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850, 2013, section 2.1.
         """
         self._check_trace(trace)
         kernels = backends.load(trace.backend)
         batch = len(trace.lengths)
+        bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_cut(cut, trace)
         above = self._enter_d_output(d_output, trace)
         d_h_n, d_c_n = (*self._enter_state("d_state", d_state, batch, trace.batched), None)[:2]
 
@@ -326,6 +346,8 @@ class Recurrent(Module):
                     None if above is None else above[:, :, d * size : (d + 1) * size],  # undoes side by side
                     None if d_h_n is None else d_h_n[n],
                     None if d_c_n is None else d_c_n[n],
+                    clip=bound,
+                    cut=cuts,
                 )
                 if d_below is None:
                     d_below = dx

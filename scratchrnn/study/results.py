@@ -95,7 +95,7 @@ class Results:
     text_sha256 : str
     text_length, vocabulary_size : int
     dropped : int
-        Characters of the training text that fill no window.
+        Characters at the end of the training text that no row reads.
     unigram_bits : float
         Entropy of the characters' frequencies: what a guess without context costs.
     models : dict of str to ModelResults

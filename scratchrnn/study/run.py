@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchrnn._typing import IntArray
-from scratchrnn.data import Stream, Vocabulary, split, text_sha256, unigram_entropy
+from scratchrnn.data import ContiguousRows, Vocabulary, split, text_sha256, unigram_entropy
 from scratchrnn.models import CharModel
 from scratchrnn.optim import Adam
 from scratchrnn.study.measure import measure
 from scratchrnn.study.results import ModelResults, Results
 from scratchrnn.study.settings import CELLS, Settings
-from scratchrnn.train import NATS_PER_BIT, DivergedError, evaluate, train
+from scratchrnn.train import NATS_PER_BIT, DivergedError, LanguageModel, Step, Trainer, evaluate, schedules
 
 PROMPT = 200  # characters read before writing
 EARLY = (2, 5, 10, 15, 20, 30, 40)  # steps after which the loss is looked at besides the regular ones
@@ -89,20 +89,20 @@ def run(
     codes = vocabulary.encode(text)
     to_train, held_out = split(codes)
     training = text[: len(to_train)]
-    stream = Stream(to_train, settings.batch, settings.window)
+    rows = ContiguousRows(to_train, batch=settings.batch)
     results = Results(
         settings=settings,
         text_name=text_name,
         text_sha256=text_sha256(text),
         text_length=len(text),
         vocabulary_size=len(vocabulary),
-        dropped=stream.dropped,
+        dropped=rows.dropped,
         unigram_bits=unigram_entropy(codes) / NATS_PER_BIT,
         models={cell: ModelResults(_new_model(cell, vocabulary, settings)) for cell in CELLS},
         prompt=vocabulary.decode(held_out[:PROMPT]),
     )
     patience = 0  # how many wishes to stop are still answered with more work
-    for stage in (_before(results, held_out), _train(results, stream, held_out), _after(results, held_out, training)):
+    for stage in (_before(results, held_out), _train(results, rows, held_out), _after(results, held_out, training)):
         try:
             for progress in stage:
                 if stop() > patience:
@@ -143,30 +143,44 @@ def _before(results: Results, held_out: IntArray) -> Iterator[Progress]:
         one.before = measure(one.model, held_out, results.settings)
 
 
-def _train(results: Results, stream: Stream, held_out: IntArray) -> Iterator[Progress]:
+def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Iterator[Progress]:
     """One update of each model in turn, so that both always stand at the same step when this is stopped."""
     settings = results.settings
-    optimizers = {c: Adam(m.model.parameters, lr=settings.learning_rate) for c, m in results.models.items()}
-    trainers = {
-        cell: train(one.model, stream.forever(), optimizers[cell], max_norm=settings.max_norm)
-        for cell, one in results.models.items()
-    }
+    trainers = {cell: iter(_trainer(one.model, rows, settings)) for cell, one in results.models.items()}
     for cell, one in results.models.items():
         yield Progress("train", cell)
         one.curve.validation.append((0, evaluate(one.model, held_out) / NATS_PER_BIT))
+    speed: dict[str, float] = {}
     for number in range(1, settings.steps + 1):
         for cell, one in results.models.items():
-            optimizers[cell].lr = settings.learning_rate * (1 - 0.9 * (number - 1) / settings.steps)
-            step = next(trainers[cell])
+            step = _next(cell, trainers[cell])
             one.curve.bits.append(step.bits)
             one.curve.gradient_norm.append(step.gradient_norm)
             one.curve.seconds.append(step.seconds)
+            speed[cell] = step.items_per_second
             if number % settings.validate_every == 0 or number in {*EARLY, settings.steps}:
                 one.curve.validation.append((number, evaluate(one.model, held_out) / NATS_PER_BIT))
         results.steps_done = number
         for cell, one in results.models.items():
-            speed = settings.batch * settings.window / one.curve.seconds[-1]
-            yield Progress("train", cell, number, one.curve.bits[-1], one.curve.validation[-1][1], speed)
+            yield Progress("train", cell, number, one.curve.bits[-1], one.curve.validation[-1][1], speed[cell])
+
+
+def _trainer(model: CharModel, rows: ContiguousRows, settings: Settings) -> Trainer:
+    return Trainer(
+        LanguageModel(model, rows, k1=settings.window),
+        Adam(model.parameters, lr=settings.learning_rate),
+        steps=settings.steps,
+        max_norm=settings.max_norm,
+        schedule=schedules.linear(settings.steps, to=0.1),
+        progress=False,
+    )
+
+
+def _next(cell: str, steps: Iterator[Step]) -> Step:
+    try:
+        return next(steps)
+    except DivergedError as error:
+        raise DivergedError(f"{cell}: {error}") from None
 
 
 def _after(results: Results, held_out: IntArray, training: str) -> Iterator[Progress]:

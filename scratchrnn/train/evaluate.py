@@ -1,0 +1,50 @@
+"""The loss on text that was not trained on, the state carried through it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from scratchrnn._typing import IntArray
+from scratchrnn._validate import check_positive_int
+from scratchrnn.bptt import Stream
+from scratchrnn.data import ContiguousRows
+from scratchrnn.data.contiguous import IGNORED
+from scratchrnn.losses import cross_entropy
+from scratchrnn.models import CharModel
+from scratchrnn.trace import State
+
+
+def evaluate(
+    model: CharModel, text: IntArray | ContiguousRows, *, rows: int = 64, steps: int = 64, initial: State | None = None
+) -> float:
+    """Mean cross-entropy of a text in nats per character.
+
+    Parameters
+    ----------
+    model : CharModel
+    text : ndarray (N,) of int, or ContiguousRows
+        Codes, laid out here as `rows` rows; or rows that are laid out already, with their documents.
+    rows : int
+        Codes are read as this many parallel rows, each from the initial state; fewer where the text is short.
+    steps : int
+        Read at a time; it changes memory and speed, not the result.
+    initial : ndarray (L, H), or (h_0, c_0) for the LSTM, optional
+        State at the beginning of rows and documents; zeros when absent.
+    """
+    check_positive_int("rows", rows), check_positive_int("steps", steps)
+    if not isinstance(text, ContiguousRows):
+        text = ContiguousRows(text, batch=max(1, min(rows, (len(text) - 1) // steps)))
+    stream = Stream(model.rnn, initial)
+    total, count = 0.0, 0
+    for window in text.windows(steps):
+        codes, targets = cast(IntArray, window.inputs), cast(IntArray, window.targets)
+        logits = model.decoder(stream(model.embedding(codes), window.reset))
+        loss, _ = cross_entropy(logits, targets, reduction="sum")
+        total += float(loss)
+        count += counted(targets)
+    return total / count
+
+
+def counted(targets: IntArray) -> int:
+    """How many targets there are, those left out that `cross_entropy` ignores."""
+    return int((targets != IGNORED).sum())

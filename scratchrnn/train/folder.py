@@ -1,0 +1,71 @@
+"""The folder of a run.
+
+log.jsonl                              every update and evaluation, see scratchrnn.train.log
+best.safetensors                       {"step", "loss", "parameters"} of the best evaluation, see scratchrnn.checkpoint
+checkpoints/step-00000100.safetensors  the last few, from which the run can be resumed
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from scratchrnn import checkpoint
+from scratchrnn._files import remove_temporaries
+from scratchrnn.checkpoint import Checkpoints
+
+LOG, BEST, CHECKPOINTS = "log.jsonl", "best.safetensors", "checkpoints"
+
+
+class RunFolder:
+    """Where a run keeps what it must not lose.
+
+    Parameters
+    ----------
+    path : path
+        Made when the run begins.
+    keep : int
+        Checkpoints that stay.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], keep: int) -> None:
+        self.path = Path(path)
+        self.log, self.best = self.path / LOG, self.path / BEST
+        self.checkpoints = Checkpoints(self.path / CHECKPOINTS, keep)
+
+    def find(self, resume: bool) -> dict[str, Any] | None:
+        """The state to go on from; None if the run begins here.
+
+        Raises
+        ------
+        FileExistsError
+            There is a run, and it is not to be resumed; or the path is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{self.path}: expected a folder; got a file")
+        if resume:
+            found = self.checkpoints.newest()
+            return None if found is None else found[1]
+        there = [path for path in (self.log, self.best) if path.exists() and path.stat().st_size]
+        there += self.checkpoints.paths().values()
+        if there:
+            raise FileExistsError(
+                f"{self.path}: holds a run ({there[-1].relative_to(self.path)}); resume=True goes on with it, "
+                "a new one needs another folder"
+            )
+        return None
+
+    def begin(self) -> None:
+        """Make the folder; remove what killed runs left unfinished. No other process may be writing here."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.checkpoints.clean()
+        remove_temporaries(self.path, re.compile(re.escape(BEST)))
+
+    def write_best(self, best: dict[str, Any] | None) -> None:
+        """Make the file of the best weights that of this evaluation; None: there has been none yet."""
+        if best is None:
+            self.best.unlink(missing_ok=True)
+        else:
+            checkpoint.save(self.best, best)
