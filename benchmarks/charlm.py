@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from engines import REGISTRY
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 EMBEDDING, H, B, T, RATE, MAX_NORM = 64, 256, 32, 100, 3e-3, 1.0
-ROWS = 64  # of the held-out text
+ROWS = 64  # of the held-out text, and steps read at a time: as `scratchrnn.train.evaluate` does
 NAMES = {"scratchrnn": "scratchrnn-numba", "torch": "torch"}  # in engines.REGISTRY
 
 
@@ -47,11 +48,11 @@ class Text:
         self.vocabulary = data.Vocabulary(text)
         self.training, self.held_out = data.split(self.vocabulary.encode(text))
 
-    def windows(self) -> Any:
-        """Windows (T, B), pass after pass."""
-        from scratchrnn.data import Stream
+    def rows(self) -> Any:
+        """The training part as B rows, of which window follows window."""
+        from scratchrnn.data import ContiguousRows
 
-        return Stream(self.training, B, T).forever()
+        return ContiguousRows(self.training, batch=B)
 
     def model(self, seed: int) -> Any:
         """A fresh scratchrnn model."""
@@ -61,14 +62,17 @@ class Text:
 
 
 class Ours:
-    """scratchrnn: `train` makes the steps."""
+    """scratchrnn: a Trainer makes the steps."""
 
     def __init__(self, text: Text, seed: int, threads: int) -> None:
-        from scratchrnn.optim import Adam
-        from scratchrnn.train import train
+        from scratchrnn import optim, train
 
-        self.model, self.text = text.model(seed), text
-        self.steps = train(self.model, text.windows(), Adam(self.model.parameters, lr=RATE), max_norm=MAX_NORM)
+        model = text.model(seed)
+        self.objective = train.LanguageModel(model, text.rows(), k1=T, held_out=text.held_out)
+        optimizer = optim.Adam(model.parameters, lr=RATE)
+        self.steps = iter(
+            train.Trainer(self.objective, optimizer, steps=sys.maxsize, max_norm=MAX_NORM, progress=False)
+        )
 
     def step(self) -> float:
         """One window, one update; its loss in nats per character, before the update."""
@@ -76,9 +80,7 @@ class Ours:
 
     def held_out(self) -> float:
         """Nats per character of the held-out text."""
-        from scratchrnn.train import evaluate
-
-        return evaluate(self.model, self.text.held_out, rows=ROWS)
+        return float(self.objective.evaluate()["loss"])
 
 
 class Torch:
@@ -97,8 +99,8 @@ class Torch:
         self.model = torch.nn.ModuleDict(layers)
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()})
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)
-        self.text, self.windows, self.state = text, text.windows(), None
-        self.torch = torch
+        self.text, self.rows, self.torch = text, text.rows(), torch
+        self.steps = self._steps()
 
     def _loss(self, inputs: Any, targets: Any, state: Any, reduction: str) -> tuple[Any, Any]:
         inputs, targets = self.torch.from_numpy(inputs), self.torch.from_numpy(targets)
@@ -106,29 +108,33 @@ class Torch:
         logits = self.model["decoder"](output).flatten(0, 1)
         return self.torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction=reduction), state
 
+    def _steps(self) -> Iterator[float]:
+        """Window after window, pass after pass."""
+        while True:
+            state = None
+            for window in self.rows.windows(T):
+                loss, state = self._loss(window.inputs, window.targets, state, "mean")
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_NORM)
+                self.optimizer.step()
+                state = tuple(part.detach() for part in state)
+                yield float(loss.item())
+
     def step(self) -> float:
         """One window, one update; its loss in nats per character, before the update."""
-        window = next(self.windows)
-        state = None if window.starts else self.state
-        loss, state = self._loss(window.inputs, window.targets, state, "mean")
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_NORM)
-        self.optimizer.step()
-        self.state = tuple(part.detach() for part in state)
-        return float(loss.item())
+        return next(self.steps)
 
     def held_out(self) -> float:
         """Nats per character of the held-out text, by the protocol of `scratchrnn.train.evaluate`."""
-        from scratchrnn.data import Stream
+        from scratchrnn.data import ContiguousRows
 
-        stream, state, total = Stream(self.text.held_out, batch=ROWS, steps=1), None, 0.0
+        rows, state, total = ContiguousRows(self.text.held_out, batch=ROWS), None, 0.0
         with self.torch.inference_mode():
-            for begin in range(0, len(stream.inputs), T):
-                part = slice(begin, begin + T)
-                loss, state = self._loss(stream.inputs[part], stream.targets[part], state, "sum")
+            for window in rows.windows(ROWS):
+                loss, state = self._loss(window.inputs, window.targets, state, "sum")
                 total += loss.item()
-        return total / float(stream.inputs.size)
+        return total / float(rows.targets.size)
 
 
 LEARNERS: dict[str, type[Ours] | type[Torch]] = {"scratchrnn": Ours, "torch": Torch}
