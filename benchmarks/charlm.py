@@ -33,12 +33,13 @@ from engines import REGISTRY
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 EMBEDDING, H, B, T, RATE, MAX_NORM = 64, 256, 32, 100, 3e-3, 1.0
-ROWS = 64  # of the held-out text, and steps read at a time: as `scratchrnn.train.evaluate` does
+ROWS = 64  # of the held-out text
+AT_ONCE = 64  # of their steps: as `scratchrnn.train.evaluate` has it
 NAMES = {"scratchrnn": "scratchrnn-numba", "torch": "torch"}  # in engines.REGISTRY
 
 
 class Text:
-    """The default text as codes, cut into training and held-out part, and the model that both engines start from."""
+    """The default text, laid out as rows to train on and rows held out, and the model that both engines start from."""
 
     def __init__(self) -> None:
         from scratchrnn import data
@@ -46,13 +47,9 @@ class Text:
         text = data.default_text()
         self.sha256 = data.text_sha256(text)
         self.vocabulary = data.Vocabulary(text)
-        self.training, self.held_out = data.split(self.vocabulary.encode(text))
-
-    def rows(self) -> Any:
-        """The training part as B rows, of which window follows window."""
-        from scratchrnn.data import ContiguousRows
-
-        return ContiguousRows(self.training, batch=B)
+        training, held_out = data.split(self.vocabulary.encode(text))
+        self.rows = data.ContiguousRows(training, batch=B)
+        self.held_out = data.ContiguousRows(held_out, batch=ROWS)
 
     def model(self, seed: int) -> Any:
         """A fresh scratchrnn model."""
@@ -68,7 +65,7 @@ class Ours:
         from scratchrnn import optim, train
 
         model = text.model(seed)
-        self.objective = train.LanguageModel(model, text.rows(), k1=T, held_out=text.held_out)
+        self.objective = train.LanguageModel(model, text.rows, k1=T, held_out=text.held_out)
         optimizer = optim.Adam(model.parameters, lr=RATE)
         self.steps = iter(
             train.Trainer(self.objective, optimizer, steps=sys.maxsize, max_norm=MAX_NORM, progress=False)
@@ -99,7 +96,7 @@ class Torch:
         self.model = torch.nn.ModuleDict(layers)
         self.model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()})
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)
-        self.text, self.rows, self.torch = text, text.rows(), torch
+        self.text, self.torch = text, torch
         self.steps = self._steps()
 
     def _loss(self, inputs: Any, targets: Any, state: Any, reduction: str) -> tuple[Any, Any]:
@@ -112,7 +109,7 @@ class Torch:
         """Window after window, pass after pass."""
         while True:
             state = None
-            for window in self.rows.windows(T):
+            for window in self.text.rows.windows(T):
                 loss, state = self._loss(window.inputs, window.targets, state, "mean")
                 self.optimizer.zero_grad()
                 loss.backward()
@@ -126,15 +123,13 @@ class Torch:
         return next(self.steps)
 
     def held_out(self) -> float:
-        """Nats per character of the held-out text, by the protocol of `scratchrnn.train.evaluate`."""
-        from scratchrnn.data import ContiguousRows
-
-        rows, state, total = ContiguousRows(self.text.held_out, batch=ROWS), None, 0.0
+        """Nats per character of the held-out text."""
+        state, total = None, 0.0
         with self.torch.inference_mode():
-            for window in rows.windows(ROWS):
+            for window in self.text.held_out.windows(AT_ONCE):
                 loss, state = self._loss(window.inputs, window.targets, state, "sum")
                 total += loss.item()
-        return total / float(rows.targets.size)
+        return total / float(self.text.held_out.targets.size)
 
 
 LEARNERS: dict[str, type[Ours] | type[Torch]] = {"scratchrnn": Ours, "torch": Torch}
@@ -149,7 +144,7 @@ def learn(engine: str, options: argparse.Namespace) -> dict[str, Any]:
     steps: list[float] = []
     losses: list[float] = []
     curve: list[dict[str, float]] = []
-    while training < options.seconds and not (curve and curve[-1]["bits"] < options.target):
+    while not curve or (training < options.seconds and curve[-1]["bits"] >= options.target):
         for _ in range(options.every):
             at = time.perf_counter()
             losses.append(learner.step())

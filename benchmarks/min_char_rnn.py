@@ -10,7 +10,6 @@ has it, and ours in float32 as well. docs/min-char-rnn.md says what stands for w
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 import rows
 import timing
-from engines import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -108,13 +106,6 @@ def compare(codes: Any, V: int, windows: int, seed: int) -> dict[str, Any]:
     }
 
 
-def on_one_thread() -> None:
-    """Start anew unless all libraries are told to use one thread; they read that when they are loaded."""
-    wanted = REGISTRY["scratchrnn-numba"].environment(1)
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
-
-
 def main() -> None:
     """Compare, print, and append a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,7 +114,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="append the row to benchmarks/results/OUT.jsonl")
     options = parser.parse_args()
-    on_one_thread()
+    timing.start_anew(threads=1)
     import scratchrnn as srnn
     from scratchrnn import data
 
