@@ -80,7 +80,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
     """charlm with another text and sizes: some 20 windows in a pass, the last one shorter."""
     text = " ".join(np.random.default_rng(5).choice(["abc", "de", "f."], 140))
     monkeypatch.setattr(data, "default_text", lambda: text)
-    for name, value in {"EMBEDDING": 4, "H": 6, "B": 3, "T": 7, "ROWS": 2}.items():
+    for name, value in {"EMBEDDING": 4, "H": 6, "B": 3, "T": 7, "ROWS": 2, "AT_ONCE": 5, "MAX_NORM": 0.3}.items():
         monkeypatch.setattr(charlm, name, value)
     return charlm.Text()
 
