@@ -122,18 +122,18 @@ def main() -> None:
             row = learn(cell, seed, **setting, lr=lr, updates=options.updates, target=target)
             row |= {"threads": options.threads, "versions": versions, "run": timing.moment()}
             found.append(row | {"commit": timing.commit(), "machine": timing.machine()})
-            shown = "  ".join(
-                f"{p['updates']}: {p['mse']:.4f}" for p in row["curve"][:: max(1, len(row["curve"]) // 6)]
-            )
+            curve = row["curve"]
+            points = [curve[n] for n in sorted(set(np.linspace(0, len(curve) - 1, 7, dtype=int)))]
+            shown = "  ".join(f"{point['updates']}: {point['mse']:.4f}" for point in points)
             print(
                 f"{cell:<5}seed {seed}  {row['updates']:>5} updates {row['seconds']:6.1f} s  {row['mse']:.4f}   {shown}"
             )
             if options.out:
                 rows.append(RESULTS / f"{options.out}.jsonl", found[-1:])
-        seconds, errors = ([row[name] for row in found] for name in ("seconds", "best"))
+        seconds, errors, ones = ([row[name] for row in found] for name in ("seconds", "best", "one"))
         print(
-            f"{cell:<5}best errors {min(errors):.4f} to {max(errors):.4f}; "
-            f"seconds: median {statistics.median(seconds):.1f}, at most {max(seconds):.1f}"
+            f"{cell:<5}best errors {min(errors):.4f} to {max(errors):.4f}, of always answering 1 {min(ones):.4f} to "
+            f"{max(ones):.4f}; seconds: median {statistics.median(seconds):.1f}, at most {max(seconds):.1f}"
         )
 
 

@@ -47,10 +47,13 @@ def test_adding_over_20_steps_is_learned() -> None:
     assert [point["updates"] for point in row["curve"]] == list(range(25, row["updates"] + 1, 25))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("init", "updates"), [("chrono", 1000), ("forget", 2500)])
-def test_adding_over_100_steps_is_learned(seed: int, init: str, updates: int) -> None:
+RUNS = [(init, updates, seed) for init, updates in (("chrono", 1000), ("forget", 2500)) for seed in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("init", "updates", "seed"), [RUNS[0], *(pytest.param(*run, marks=pytest.mark.slow) for run in RUNS[1:])]
+)
+def test_adding_over_100_steps_is_learned(init: str, updates: int, seed: int) -> None:
     assert adding.learn("lstm", seed, init=init, updates=updates, target=0.01)["mse"] < 0.01
 
 
