@@ -115,7 +115,7 @@ class Stream:
     """
 
     def __init__(self, layer: Layer, initial: State | None = None) -> None:
-        check_stream_layer(layer, wrapped=True)
+        check_stream_layer(layer)
         _initial(layer, initial)
         self.layer, self.initial = layer, initial
         self.state: State | None = None
@@ -221,9 +221,9 @@ def _rows(batch: int | None) -> str:
     return "no batch axis" if batch is None else f"a batch of {batch}"
 
 
-def check_stream_layer(layer: Any, *, wrapped: bool = False) -> None:
+def check_stream_layer(layer: Any) -> None:
     """Raise unless a state can be carried through it."""
-    check_layer(layer, wrapped=wrapped)
+    check_layer(layer)
     if layer.bidirectional:
         raise ValueError(
             "layer: expected one direction, since the reverse one reads from the end and has nothing to go on from; "

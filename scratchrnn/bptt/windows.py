@@ -127,7 +127,7 @@ def windows(
     35 50 75
     60 75 100
     """
-    stream.check_stream_layer(layer, wrapped=True)
+    stream.check_stream_layer(layer)
     if callable(x):
         if steps is None:
             raise ValueError("steps: expected the number of time steps, since x is a function; got None")
