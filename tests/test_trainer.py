@@ -221,6 +221,11 @@ def test_stop_ends_after_the_update_with_a_checkpoint(tmp_path: Path) -> None:
     assert (run.run().steps, run.result.stopped) == (12, None)  # asked once
 
 
+def test_stop_at_the_last_update_changes_nothing() -> None:
+    run = trainer(callbacks=[lambda run, step: step.number == 12 and run.stop()])
+    assert run.run().stopped is None
+
+
 def test_stop_from_the_loop_that_takes_the_steps(tmp_path: Path) -> None:
     run = trainer(folder=tmp_path, checkpoint_every=3)
     for step in run:

@@ -191,7 +191,7 @@ class Trainer:
     def result(self) -> Result:
         """How far the run has come."""
         best = self.best or {"step": None, "loss": None}
-        stopped = "asked" if self._stopped else self._ended
+        stopped = "asked" if self._stopped and self.done < self.steps else self._ended
         return Result(self.done, stopped, best["step"], best["loss"], self.seconds)
 
     def restore_best(self) -> None:
