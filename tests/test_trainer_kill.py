@@ -87,7 +87,7 @@ def kill_at_random(folder: Path, steps: int, kills: int, seed: int) -> None:
         assert child.returncode == -signal.SIGKILL, "the run had ended before: give it more steps"
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(5, 150), pytest.param(50, 1200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "steps"), [(5, 500), pytest.param(50, 3000, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(kills: int, steps: int, tmp_path: Path) -> None:
     kill_at_random(tmp_path / "killed", steps, kills, seed=kills)
     finish(tmp_path / "killed", steps)
