@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scratchrnn import backends
 from scratchrnn.cli import main
 from scratchrnn.models import CharModel
 
@@ -99,6 +103,41 @@ def test_comes_as_it_is_drawn_and_stops_at_a_closed_pipe(run: Path) -> None:
         process.stdout.close()
         assert process.wait(timeout=60) == 141
         assert process.stderr.read() == b""
+
+
+def test_each_character_is_out_before_the_next_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Output(io.StringIO):
+        shown = ""
+
+        def flush(self) -> None:
+            self.shown = self.getvalue()
+
+    def characters() -> Iterator[str]:
+        for character in "abc":
+            assert out.shown == "abc"[: "abc".index(character)]
+            yield character
+
+    out = Output()
+    monkeypatch.setattr(sys, "stdout", out)
+    importlib.import_module("scratchrnn.cli.sample")._print(characters())  # the name belongs to the command
+    assert out.shown == "abc"
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), "numba"), (("--backend", "numpy"), "numpy")])
+def test_the_backend_asked_for_computes(
+    options: tuple[str, ...], expected: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    compute = CharModel.__call__
+
+    def noting(self: CharModel, *arguments: Any) -> Any:
+        used.append(backends.current())
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(CharModel, "__call__", noting)
+    with pytest.raises(SystemExit):
+        main(["sample", "run", "--length", "2", *options])
+    assert used == [expected] * 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
