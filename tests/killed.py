@@ -53,7 +53,15 @@ def die_before(call: int) -> None:
 
         return wrapper
 
-    for module, name in ((os, "fsync"), (os, "replace"), (os, "chmod"), (Path, "unlink"), (Log, "write"), (os, "open")):
+    for module, name in (
+        (os, "fsync"),
+        (os, "replace"),
+        (os, "chmod"),
+        (os, "fdopen"),
+        (Path, "unlink"),
+        (Log, "write"),
+        (os, "open"),
+    ):
         setattr(module, name, counted(getattr(module, name)))
 
 

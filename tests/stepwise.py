@@ -1,7 +1,7 @@
 """A recurrent layer in torch, one sequence and one step at a time, with masks given: forward here, backward autograd.
 
-What WeightDrop and Zoneout change, torch.nn cannot do, and patching its weights has failed silently before
-(pytorch#32346, awd-lstm-lm#86). So this is the equations again, on the layer's numbers and the masks of a trace.
+What WeightDrop and Zoneout change, torch.nn cannot do, and weights put into it may go unread (pytorch#65688). So these
+are the equations again, on the layer's numbers and the masks of a trace.
 """
 
 from __future__ import annotations

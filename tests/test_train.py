@@ -41,7 +41,8 @@ class Replay:
 
     def __init__(
         self, model: CharModel, rows: ContiguousRows, k1: int, k2: int, *,
-        dropout: float = 0.0, rng: np.random.Generator | None = None, initial: Learned | None = None, alpha: float = 0.0,
+        dropout: float = 0.0, rng: np.random.Generator | None = None, initial: Learned | None = None,
+        alpha: float = 0.0,
     ) -> None:  # fmt: skip
         self.net, self.rows, self.k1, self.k2 = TorchModel(model), rows, k1, k2
         self.dropout, self.rng, self.alpha = dropout, rng, alpha
@@ -126,7 +127,7 @@ def test_trajectory_equals_torch(cell: str, k1: int, k2: int, options: str, rng:
     updates = 11
     clipped = 0
     for step, (loss, penalty, count) in zip(
-        Trainer(task, Adam(task.parameters, lr=0.02), steps=updates, max_norm=0.3, progress=False),
+        Trainer(task, Adam(task.parameters, lr=0.02), steps=updates, max_norm=0.1, progress=False),
         replay.losses(),
         strict=False,
     ):
@@ -134,8 +135,8 @@ def test_trajectory_equals_torch(cell: str, k1: int, k2: int, options: str, rng:
         (loss + penalty).backward()
         for parameter in replay.learned:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        norm = torch.nn.utils.clip_grad_norm_(replay.parameters(), 0.3)
-        clipped += bool(norm > 0.3)
+        norm = torch.nn.utils.clip_grad_norm_(replay.parameters(), 0.1)
+        clipped += bool(norm > 0.1)
         torch_optimizer.step()
         assert step.items == count
         assert step.loss == pytest.approx(loss.item(), rel=TOLERANCE["trajectory"])
@@ -236,7 +237,7 @@ def test_a_parameter_is_blamed_before_all_else(bad: float, rng: np.random.Genera
 def test_layer_step_and_gate_are_named_in_the_rows_own_steps(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 2 begins a document at step 7: to the layer a piece of its own, of which NaN is planted in the second step."""
+    """Row 2 begins a document at step 7: to the layer a piece of its own; NaN is planted in its second step."""
     codes = rng.integers(0, 6, 3 * 12 + 1)
     rows = ContiguousRows(codes, batch=3, documents=[0, 2 * 12 + 7])
     task = LanguageModel(new("lstm", rng), rows, k1=5, k2=6)
@@ -260,16 +261,20 @@ def test_layer_step_and_gate_are_named_in_the_rows_own_steps(
 
 
 def test_a_gradient_that_overflows_is_found(rng: np.random.Generator) -> None:
-    task = LanguageModel(
-        new("rnn", rng), ContiguousRows(rng.integers(0, 6, 31), batch=3), k1=5,
-        regularization=lambda h, reset: (0.0, np.where(np.arange(5)[:, None, None] == 3, np.inf, 0.0) * np.ones_like(h)),
-    )  # fmt: skip
+    def penalty(h: np.ndarray, reset: np.ndarray) -> tuple[float, np.ndarray]:
+        d_h = np.zeros_like(h)
+        d_h[3] = np.inf
+        return 0.0, d_h
+
+    rows = ContiguousRows(rng.integers(0, 6, 31), batch=3)
+    task = LanguageModel(new("rnn", rng), rows, k1=5, regularization=penalty)
     with pytest.raises(DivergedError, match=r"first: layer 1, step 3, gradient of h, sample 0, unit 0 is inf$"):
         Trainer(task, SGD(task.parameters, lr=0.1), steps=3, progress=False).run()
 
 
 def test_logits_that_overflow_are_found(rng: np.random.Generator) -> None:
     model = new("rnn", rng)
+    model.parameters["rnn.bias_ih_l1"][...] = 50  # every h is 1
     model.parameters["decoder.weight"][...] = 1e308
     task = LanguageModel(model, ContiguousRows(rng.integers(0, 6, 31), batch=3), k1=5)
     task.step()
@@ -323,9 +328,9 @@ def test_refuses_arguments(rng: np.random.Generator) -> None:
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             LanguageModel(model, rows, **arguments)
-    with pytest.raises(TypeError, match="^rows: expected ContiguousRows of codes; got an array"):
+    with pytest.raises(TypeError, match=r"^rows: expected ContiguousRows of codes; got an array"):
         LanguageModel(model, rows.inputs, k1=5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="^rows: expected ContiguousRows of codes"):
+    with pytest.raises(TypeError, match=r"^rows: expected ContiguousRows of codes"):
         LanguageModel(model, ContiguousRows(np.ones((9, 2)), np.ones((9, 2)), batch=3), k1=5)
-    with pytest.raises(ValueError, match="^held_out: expected codes to evaluate on; got None$"):
+    with pytest.raises(ValueError, match=r"^held_out: expected codes to evaluate on; got None$"):
         LanguageModel(model, rows, k1=5).evaluate()

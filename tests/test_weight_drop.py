@@ -83,7 +83,7 @@ def test_without_a_drop_it_is_the_layer_bit_for_bit(p: float, training: bool, rn
 
 
 def test_it_drops_something_each_time_anew(rng: np.random.Generator) -> None:
-    """As pytorch#32346 and awd-lstm-lm#86 found, a weight drop can do nothing and say nothing."""
+    """A weight drop can do nothing and say nothing, where the kernel reads other weights (pytorch#65688)."""
     dropping = srnn.WeightDrop(srnn.LSTM(3, 40, 2, rng=rng), 0.5, rng=rng)
     x = rng.standard_normal((7, 2, 3)).astype(np.float32)
     one, two = dropping.forward(x), dropping.forward(x)

@@ -117,7 +117,7 @@ def test_with_certainty_nothing_moves(rng: np.random.Generator) -> None:
 
 
 def test_h_is_made_from_the_new_cell_not_from_the_kept_one(rng: np.random.Generator) -> None:
-    """Equation (5) of the paper has tanh(f c + i g) in h, and no mask of c."""
+    """The paper (section 3) has tanh(f c + i g) in h, and no mask of c."""
     case = Case("lstm")
     layer, p = case.layer(rng, np.float64), draw(case, rng)
     trace = srnn.Zoneout(layer, 0.0, 1.0).forward(p.x[:1], p.state)

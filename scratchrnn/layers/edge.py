@@ -123,7 +123,9 @@ def enter_clip(clip: Any, dtype: DType) -> float:
     if clip is None or (isinstance(clip, Real) and clip == math.inf):
         return math.inf
     bound = check_real("clip", clip, above=0.0)
-    if dtype.type(bound) == 0:
+    with np.errstate(all="ignore"):  # beyond the largest number of the dtype it is infinite there
+        vanishes = dtype.type(bound) == 0
+    if vanishes:
         raise ValueError(f"clip: expected a number above 0 in {dtype.name}; got {clip}")
     return bound
 
@@ -132,7 +134,7 @@ def enter_cut(cut: Any, trace: Trace) -> BoolArray | None:
     """Return as (T, B), in the input's order of time, where nothing flows to the state before; None when absent."""
     if cut is None:
         return None
-    if not isinstance(cut, np.ndarray) or cut.dtype != np.bool_:
+    if not isinstance(cut, np.ndarray) or isinstance(cut, np.ma.MaskedArray) or cut.dtype != np.bool_:
         raise TypeError(f"cut: expected a NumPy array of bool; got {describe(cut)}")
     shape = trace.output.shape[:-1]
     if cut.shape != shape:

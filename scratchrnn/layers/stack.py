@@ -324,8 +324,9 @@ class Recurrent(Module):
             (Graves 2013). dL/dc_t has no bound. Absent: none.
         cut : ndarray of bool (T, B), or (B, T) with `batch_first`, or (T,) without a batch, optional
             True: the step that reads x[t] of sample b sends nothing to the h and c before it, in its direction's own
-            order, in every layer. What flows down through the layers stays. Sums over time are taken in other pieces,
-            and may round differently, where a cut is not at a multiple of `backends.block_steps(B)`.
+            order, in every layer. What flows down through the layers stays. Time falls into pieces at the cuts, a call
+            of the kernels each; sums over it round differently where one is not at a multiple of
+            `backends.block_steps(B)`. Absent: nowhere.
 
         Returns
         -------

@@ -41,13 +41,8 @@ class Wrapper(Module):
             raise TypeError(f"layer: expected an RNN or LSTM, since wrappers do not nest; got {layer!r}")
         if not isinstance(layer, Recurrent):
             raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
-        own = {
-            "layer": layer,
-            "parameters": layer.parameters,
-            "rng": layer.rng if rng is None else check_rng("rng", rng),
-        }
-        for name, value in own.items():
-            object.__setattr__(self, name, value)
+        generator = layer.rng if rng is None else check_rng("rng", rng)
+        self.__dict__.update(layer=layer, parameters=layer.parameters, rng=generator)
 
     @abstractmethod
     def __call__(self, x: FloatArray, state: State | None = None, lengths: Any = None) -> tuple[FloatArray, State]:

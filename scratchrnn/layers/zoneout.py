@@ -9,7 +9,7 @@
     k    training: 1 with probability p, else 0, drawn for each step, sample and unit
          inference: p, its expected value
 
-In an LSTM h̃_t = o_t ⊙ tanh(c̃_t) with the new cell c̃_t, not with the c_t of (2): equation (5) of the paper reads
+In an LSTM h̃_t = o_t ⊙ tanh(c̃_t) with the new cell c̃_t, not with the c_t of (2): the paper has, in section 3,
 h_t = d^h_t ⊙ h_{t-1} + (1 - d^h_t) ⊙ (o_t ⊙ tanh(f_t ⊙ c_{t-1} + i_t ⊙ g_t)). So a unit whose cell was kept still
 shows what it would have become.
 
@@ -269,9 +269,8 @@ def _backward(
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `_forward` computed or read, last step first."""
     (steps, batch, _), lengths = trace.input.shape, trace.lengths
-    read = reverse_time(trace.input, lengths) if trace.reverse else trace.input
-    if d_output is not None and trace.reverse:
-        d_output = reverse_time(d_output, lengths)
+    read = trace.by_time(trace.input)  # into the direction's order of work: turning round is its own inverse
+    d_output = None if d_output is None else trace.by_time(d_output)
     if cut is not None and trace.reverse:
         cut = reverse_time(cut[:, :, None], lengths)[:, :, 0]
     dh, dc = direction.cotangents(trace, d_output, d_h_n, d_c_n, lengths)
@@ -291,4 +290,4 @@ def _backward(
         for d, pair in ((dh, dh_pair), (dc, dc_pair)):
             if d is not None and pair is not None:
                 d[t] += pair[0] if cut is None else np.where(cut[t][:, None], 0, pair[0])
-    return (reverse_time(dx, lengths) if trace.reverse else dx), LayerGradients(dh, da, dc), dw
+    return trace.by_time(dx), LayerGradients(dh, da, dc), dw

@@ -245,6 +245,7 @@ class LanguageModel:
             digest.update(array.tobytes())
         names = ("k1", "k2", "dropout", "clip")
         own = {name: getattr(self, name) for name in names} | {"batch": rows.batch, "rows": digest.hexdigest()}
+        own["layer"] = repr(self.model.rnn)  # with what drops out in it
         penalty = None if self.regularization is None else name_of(self.regularization)
         return own | {"initial_state": self.initial_state is not None, "regularization": penalty}
 
