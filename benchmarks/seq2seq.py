@@ -8,7 +8,7 @@ Teacher forcing, Adam with a learning rate that rises over the first steps and t
 clipped at 1. Each batch is drawn anew. The strings that are counted were held out of all training (see
 `scratchrnn/data/digit_strings.py`), are distinct, and count only if every digit and the end are right, written
 greedily with nothing but the source given. The seconds are those since the program began, imports (a third of a
-second) left out; reading the kernels from their cache, or compiling them on a first run, is in them, and so is counting.
+second) left out; loading the kernels from their cache, or on a first run compiling them, is in them, as is counting.
 """
 
 from __future__ import annotations

@@ -194,6 +194,16 @@ def sgemm_ceiling(workers: Mapping[str, Worker], size: int, seconds: float) -> d
     return best
 
 
+def start_anew(threads: int) -> None:
+    """Run this program again with all of NumPy's and scratchrnn's threads limited, unless they are already.
+
+    The limits are read when the libraries are loaded, which may have happened.
+    """
+    wanted = REGISTRY["scratchrnn-numba"].environment(threads)
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | wanted)
+
+
 def _git(*arguments: str) -> str | None:
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -60,7 +60,5 @@ def test_what_runs_parts_anew_refuses_them(rng: np.random.Generator) -> None:
         lambda: srnn.bptt.truncation_bias(layer, x, None),
         lambda: srnn.bptt.checkpointed(layer, x),
     ):
-        with pytest.raises(
-            TypeError, match="layer: expected an RNN or LSTM itself, not what wraps one; got W"
-        ):
+        with pytest.raises(TypeError, match="layer: expected an RNN or LSTM itself, not what wraps one; got W"):
             run()

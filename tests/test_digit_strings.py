@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import scratchrnn as srnn
 from scratchrnn.data import digit_strings
 from scratchrnn.data.digit_strings import END, IGNORED
 
@@ -114,15 +116,20 @@ def test_short_strings_are_learned_in_seconds(changes: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
-def test_more_than_99_in_100_unseen_strings_are_reversed_within_a_minute(seed: int) -> None:
-    began = time.perf_counter()
+def test_more_than_99_in_100_unseen_strings_are_reversed_within_a_minute(
+    seed: int, request: pytest.FixtureRequest
+) -> None:
+    """A minute of two cores; counted in the process's own seconds, since others may have the machine as well."""
+    request.addfinalizer(functools.partial(srnn.set_num_threads, srnn.get_num_threads()))
+    srnn.set_num_threads(2)
+    began = time.process_time()
     recipe, rng = seq2seq.Recipe(), np.random.default_rng(seed)
     model, held_out = seq2seq.build(recipe, rng), seq2seq.unseen(recipe)
     assert len(held_out.lengths) >= 1000
     for _ in seq2seq.train(model, recipe, rng):
         pass
     assert seq2seq.exact_match(model, held_out) > 0.99
-    assert time.perf_counter() - began < 60
+    assert time.process_time() - began < 2 * 60
 
 
 def test_the_program_prints_what_it_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,6 +189,20 @@ def test_save_and_load(cell: str, rng: np.random.Generator, tmp_path: Path) -> N
         srnn.Linear.load(tmp_path / "start.safetensors")
 
 
+def test_a_wrapper_that_hands_on_attributes_will_do() -> None:
+    class Wrapper:
+        def __init__(self, layer: Any) -> None:
+            self.layer = layer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.layer, name)
+
+    layer = srnn.LSTM(3, 6, 2, bidirectional=True, proj_size=4, dtype=np.float64)
+    start = srnn.InitialState(Wrapper(layer))
+    assert start.state_shape == StateShape.of("layer", layer)
+    assert [(name, a.shape) for name, a in start.parameters.items()] == [("h_0", (4, 4)), ("c_0", (4, 6))]
+
+
 def test_refuses_arguments(rng: np.random.Generator) -> None:
     lstm = srnn.LSTM(3, 6, 2)
     for wrong in (srnn.LSTMCell(3, 6), srnn.Linear(3, 6), 3, None):
@@ -209,9 +223,11 @@ def test_refuses_input(rng: np.random.Generator) -> None:
         start(-1)
     with pytest.raises(TypeError, match=r"d_state: expected a pair \(d_h_0, d_c_0\) for an LSTM; got an array"):
         start.backward(h)
-    with pytest.raises(ValueError, match=r"d_c_0: expected shape \(2, 5, 6\) of StateShape.*; got \(2, 4, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"d_c_0: expected shape \(2, 5, 6\) for num_layers=2, batch=5; got \(2, 4, 6\)"
+    ):
         start.backward((h, c[:, :4]))
-    with pytest.raises(ValueError, match=r"d_h_0: expected shape \(2, 4\) of StateShape.*; got \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"d_h_0: expected shape \(2, 4\) for num_layers=2, no batch; got \(5, 4\)"):
         start.backward((h[0], c[0]))
     with pytest.raises(TypeError, match="d_h_0: expected dtype float32; got float64"):
         start.backward((h.astype(np.float64), c))

@@ -20,7 +20,6 @@ import numpy as np
 
 from scratchrnn._typing import BoolArray, IntArray
 from scratchrnn._validate import check_bool, check_positive_int, describe
-from scratchrnn.trace import reverse_time
 
 END = 10  # begins and ends a target; after the ten digits
 IGNORED = -100  # `cross_entropy`'s ignore_index
@@ -133,13 +132,13 @@ def digit_strings(
         lengths[missing] = rng.integers(shortest, longest + 1, missing.size)
         source[:, missing] = rng.integers(0, 10, (longest, missing.size))
         missing = missing[_are_held_out(source[:, missing], lengths[missing]) != held_out]
-    padding = np.arange(longest)[:, None] >= lengths  # (S, B)
+    t, strings = np.arange(longest)[:, None], np.arange(batch)
+    padding = t >= lengths  # (S, B)
     source[padding] = 0
     if task == "reverse":
-        answer = reverse_time(source[:, :, None], lengths)[:, :, 0]
+        answer = np.take_along_axis(source, np.where(padding, t, lengths - 1 - t), axis=0)
     else:
         answer = np.sort(np.where(padding, END, source), axis=0)  # padding goes last
-    strings = np.arange(batch)
     target_in, target_out = np.zeros((2, longest + 1, batch), np.int64)
     target_in[0] = END
     target_in[1:][~padding] = answer[~padding]

@@ -91,7 +91,9 @@ class StateShape:
         if value is None and not partial:
             raise TypeError(f"{name}: expected the state of a layer; got None")
         shapes, dtype = self.shapes(batch), np.dtype(self.dtype)
-        arrays = edge.enter_state(name, value, shapes=shapes, dtype=dtype, why=f"of {self}", partial=partial, slot=slot)
+        sizes = f"num_layers={self.num_layers}, {'bidirectional, ' if self.num_directions == 2 else ''}"
+        why = f"for {sizes}{'no batch' if batch is None else f'batch={batch}'}"
+        arrays = edge.enter_state(name, value, shapes=shapes, dtype=dtype, why=why, partial=partial, slot=slot)
         return tuple(np.zeros(shape, dtype) if a is None else a for a, shape in zip(arrays, shapes, strict=True))
 
 

@@ -16,6 +16,8 @@ from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
 
+SUM_ROWS = 512  # positions of one block of the weight's gradient
+
 
 @dataclass(frozen=True, eq=False)
 class LinearTrace:
@@ -99,11 +101,14 @@ class Linear(Module):
         )
         check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         dy = d_output.reshape(-1, self.out_features)
-        # in float64: a sum over a whole text's positions in float32 would lose digits that torch keeps
-        wide = dy.astype(np.float64)
-        weight = wide.T @ trace.input.reshape(-1, self.in_features)
+        x = trace.input.reshape(-1, self.in_features)
+        # blocks summed in float64: one float32 sum over a whole text's positions would lose digits that torch keeps,
+        # and a product in float64 takes twice the time
+        weight = np.zeros(trace.weight.shape)
+        for first in range(0, len(dy), SUM_ROWS):
+            weight += dy[first : first + SUM_ROWS].T @ x[first : first + SUM_ROWS]
         gradients: dict[str, FloatArray] = {"weight": weight.astype(self.dtype, copy=False)}
         if self.bias_wanted:
-            gradients["bias"] = wide.sum(axis=0).astype(self.dtype, copy=False)
+            gradients["bias"] = dy.sum(axis=0, dtype=np.float64).astype(self.dtype, copy=False)
         dx = (dy @ trace.weight).reshape(trace.input.shape)
         return Gradients(dx, None, gradients, {})

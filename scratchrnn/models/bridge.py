@@ -85,7 +85,7 @@ class Bridge(Module):
         if self.target.cell_size is not None:
             read = self.source.cell_size or self.source.output_size
             self.c = Linear(rows * read, rows_out * self.target.cell_size, dtype=dtype, rng=generator)
-        parts = {"h": self.h.parameters} | ({"c": self.c.parameters} if self.c else {})
+        parts = {"h": self.h.parameters} | ({} if self.c is None else {"c": self.c.parameters})
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "parameters", by_parts(parts))
 

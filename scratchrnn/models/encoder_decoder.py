@@ -265,17 +265,15 @@ class EncoderDecoder(Module):
         batch = source.shape[1]
         state = self._start(source, _lengths("source_lengths", source_lengths, source))
         code: IntArray = np.full(batch, start)
-        written = np.full((max_length, batch), stop)
-        going = np.ones(batch, np.bool_)
+        written = np.full((max_length + 1, batch), stop)  # the last row ends what does not stop by itself
+        stopped = np.zeros(batch, np.bool_)
         for t in range(max_length):
             output, state = self.decoder(self.target_embedding(code[None]), state)
-            code = self.readout(output)[0].argmax(axis=-1)
-            going &= code != stop
-            if not going.any():
+            code = written[t] = self.readout(output)[0].argmax(axis=-1)
+            stopped |= code == stop
+            if stopped.all():
                 break
-            written[t, going] = code[going]
-        # nothing but a sample's own codes stands before its first stop
-        ends = np.where((written == stop).any(axis=0), (written == stop).argmax(axis=0), max_length)
+        ends = (written == stop).argmax(axis=0)  # the first, (B,)
         return [written[:end, b].copy() for b, end in enumerate(ends)]
 
     def _start(self, source: IntArray, lengths: IntArray | None) -> State:

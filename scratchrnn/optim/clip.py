@@ -155,11 +155,12 @@ def clip_grad_value_(gradients: Mapping[str, FloatArray], clip_value: float) -> 
 
 def _norm(values: FloatArray, p: float) -> float:
     """p-norm of one array of any shape, in float64."""
-    magnitudes = np.abs(values, dtype=np.float64)
     if p != math.inf:
-        total = float(np.sum(magnitudes**p))
+        powers = np.square(values, dtype=np.float64) if p == 2.0 else np.abs(values, dtype=np.float64) ** p
+        total = float(np.sum(powers))
         if _SMALLEST_SUM < total < math.inf:
             return float(total ** (1.0 / p))
+    magnitudes = np.abs(values, dtype=np.float64)
     largest = float(np.max(magnitudes, initial=0.0))
     if p == math.inf or largest == 0.0 or not math.isfinite(largest):
         return largest
