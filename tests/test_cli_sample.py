@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -140,8 +139,8 @@ def test_the_backend_asked_for_computes(
     assert used == [expected] * 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_on_a_terminal_the_line_ends_and_ctrl_c_is_no_traceback(run: Path) -> None:
+    pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command("run", "--length", "1000000000"), cwd=run.parent, env=environment(), stdout=theirs,

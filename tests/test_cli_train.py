@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -274,8 +273,8 @@ def test_a_full_disk_is_one_line(
     monkeypatch.undo()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_bar_on_a_terminal_and_the_result_alone_on_stdout() -> None:
+    pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     arguments = ("t.txt", *SMALL, "--out", "run", "--steps", "300", "--evaluate-every", "100")
     with subprocess.Popen(

@@ -79,6 +79,7 @@ def test_every_setting_has_a_table_and_a_meaning_and_optional_ones_are_known() -
         ({"epochs": 0}, "epochs: expected a finite number above 0; got 0"),
         ({"cell": "gru"}, "cell: expected one of rnn, lstm; got 'gru'"),
         ({"cell": 3}, "cell: expected a string; got int 3"),
+        ({"file": "a\udcff"}, "file: expected what UTF-8 can write; got 'a\\udcff'"),
         ({"dtype": "float16"}, "dtype: expected one of float32, float64; got 'float16'"),
         ({"backend": "abacus"}, "backend: unknown name 'abacus'; known: "),
         ({"steps": 3, "epochs": 1.5}, "steps, epochs: expected one of them; got steps=3 and epochs=1.5"),
