@@ -229,7 +229,8 @@ def test_a_config_that_was_spoilt(capsys: pytest.CaptureFixture[str]) -> None:
     trained(capsys, "t.txt", "--out", "run", *SMALL, "--steps", "2")
     config = Path("run/config.toml")
     config.write_text(config.read_text().replace("hidden = 8", "hidden = 9"))
-    assert "resume: the run was made with layer=" in refused(capsys, "--out", "run", "--resume")
+    message = refused(capsys, "--out", "run", "--resume")
+    assert message.startswith("resume: the run was made with layer='LSTM(input_size=4, hidden_size=8")
     config.write_text(config.read_text().replace("hidden = 9", "hidden = nine"))
     assert refused(capsys, "--out", "run", "--resume").startswith("run/config.toml: not TOML: Invalid value (at line 7")
 
