@@ -211,6 +211,18 @@ def test_minimal_traces(rng: np.random.Generator) -> None:
     assert str(first_nonfinite(grads)) == "layer 1, step 6, gradient of c, sample 0, unit 0 is nan"
 
 
+def test_wrapped_layers(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((T, B, I))
+    for wrap in (lambda lstm: srnn.WeightDrop(lstm, 0.3, rng=rng), lambda lstm: srnn.Zoneout(lstm, 0.3, 0.2, rng=rng)):
+        layer = wrap(new("lstm", rng))
+        trace = layer.forward(x)
+        assert first_nonfinite(trace) is None
+        assert first_nonfinite(layer.backward(trace, trace.output)) is None
+        layer.parameters["bias_hh_l1"][2 * H + 1] = math.nan
+        found = first_nonfinite(layer.forward(x))
+        assert str(found) == "layer 1, step 0, pre-activation of gate g, sample 0, unit 1 is nan"
+
+
 def test_what_it_takes(rng: np.random.Generator) -> None:
     with pytest.raises(
         TypeError, match=r"^record: expected what forward or backward of a layer returned; got an array"

@@ -24,16 +24,12 @@ CHARACTERS = "abcdef"
 E, H, L, B = 4, 7, 2, 3
 
 
-def new(cell: str, rng: np.random.Generator, dtype: Any = np.float64) -> CharModel:
-    return CharModel(CHARACTERS, cell, H, E, L, dtype=dtype, rng=rng)
-
-
-class Learned:
-    """Initial states that are parameters, as `layers.InitialState` has them."""
-
-    def __init__(self, cell: str, rng: np.random.Generator) -> None:
-        names = ("h_0", "c_0") if cell == "lstm" else ("h_0",)
-        self.parameters = {name: rng.standard_normal((L, H)) for name in names}
+def new(cell: str, rng: np.random.Generator, dtype: Any = np.float64, *, learned: bool = False) -> CharModel:
+    model = CharModel(CHARACTERS, cell, H, E, L, learned_state=learned, dtype=dtype, rng=rng)
+    if model.initial_state is not None:
+        for array in model.initial_state.parameters.values():
+            array[...] = rng.standard_normal(array.shape)
+    return model
 
 
 class Replay:
@@ -41,16 +37,15 @@ class Replay:
 
     def __init__(
         self, model: CharModel, rows: ContiguousRows, k1: int, k2: int, *,
-        dropout: float = 0.0, rng: np.random.Generator | None = None, initial: Learned | None = None,
+        dropout: float = 0.0, rng: np.random.Generator | None = None,
         alpha: float = 0.0,
     ) -> None:  # fmt: skip
         self.net, self.rows, self.k1, self.k2 = TorchModel(model), rows, k1, k2
         self.dropout, self.rng, self.alpha = dropout, rng, alpha
         count = 2 if model.cell == "lstm" else 1
         zeros = [torch.zeros(L, H, dtype=torch.float64) for _ in range(count)]
-        self.learned = (
-            [] if initial is None else [torch.tensor(a, requires_grad=True) for a in initial.parameters.values()]
-        )
+        learned = {} if model.initial_state is None else model.initial_state.parameters
+        self.learned = [torch.tensor(array, requires_grad=True) for array in learned.values()]
         self.initial = self.learned or zeros
 
     def parameters(self) -> list[Any]:
@@ -108,16 +103,23 @@ class Replay:
 @pytest.mark.parametrize(("k1", "k2"), [(5, 5), (4, 7), (3, 50), (6, 4), (1, 1), (50, 50)])
 @pytest.mark.parametrize("options", ["plain", "documents", "dropout", "learned", "penalty"])
 def test_trajectory_equals_torch(cell: str, k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
+    follow(cell, k1, k2, options, rng)
+
+
+def test_trajectory_on_each_backend(each_backend: str, rng: np.random.Generator) -> None:
+    for cell, options in (("rnn", "dropout"), ("lstm", "learned")):
+        follow(cell, 4, 7, options, rng)
+
+
+def follow(cell: str, k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
+    """Train here and in torch, and compare every update."""
     documents = [0, 4, 5, 30, 43] if options in ("documents", "learned") else None
     rows = ContiguousRows(rng.integers(0, 6, B * 17 + 2), batch=B, documents=documents)
-    model = new(cell, rng)
+    model = new(cell, rng, learned=options == "learned")
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {}
     if options == "dropout":
         ours, theirs = ({"dropout": 0.4, "rng": np.random.default_rng(7)} for _ in range(2))
-    if options == "learned":
-        learned = Learned(cell, rng)
-        ours, theirs = {"initial_state": learned}, {"initial": learned}
     if options == "penalty":
         ours["regularization"] = lambda h, reset: (0.3 * (h**2).mean(), 0.6 * h / h.size)
         theirs["alpha"] = 0.3
@@ -297,15 +299,14 @@ def test_evaluate_is_the_mean_over_rows_that_carry_their_state(rng: np.random.Ge
 
 
 def test_evaluate_respects_documents_and_the_learned_state(rng: np.random.Generator) -> None:
-    model, learned = new("lstm", rng), Learned("lstm", rng)
+    model = new("lstm", rng, learned=True)
     rows = ContiguousRows(rng.integers(0, 6, B * 17 + 1), batch=B, documents=[0, 5, 20])
-    replay = Replay(model, rows, rows.steps, rows.steps, initial=learned)
+    replay = Replay(model, rows, rows.steps, rows.steps)
     loss, _, count = next(replay.losses())
-    task = LanguageModel(model, rows, k1=5, held_out=rows, initial_state=learned)
+    task = LanguageModel(model, rows, k1=5, held_out=rows)
     assert task.evaluate()["loss"] == pytest.approx(loss.item(), rel=TOLERANCE["float64"])
     assert count == B * 17 - 2
-    initial = tuple(learned.parameters.values())
-    assert evaluate(model, rows, initial=initial, steps=4) == pytest.approx(loss.item(), rel=TOLERANCE["float64"])
+    assert evaluate(model, rows, steps=4) == pytest.approx(loss.item(), rel=TOLERANCE["float64"])
 
 
 def test_evaluate_of_a_short_text(rng: np.random.Generator) -> None:

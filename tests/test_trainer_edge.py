@@ -163,6 +163,22 @@ def test_a_folder_that_holds_a_run_is_not_trained_over(tmp_path: Path) -> None:
     assert trainer(folder=tmp_path / "other").run().steps == 12
 
 
+def test_a_log_of_something_else_is_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"mine": 1}\n')
+    with pytest.raises(FileExistsError, match=r"log\.jsonl: expected the log of a run; this is another file"):
+        trainer(folder=tmp_path, resume=True)
+    assert (tmp_path / "log.jsonl").read_text() == '{"mine": 1}\n'
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file locks")
+def test_where_files_cannot_be_locked_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(37, "No locks available")))
+    with pytest.warns(RuntimeWarning, match=r"log\.jsonl: cannot be locked \(No locks available\): see to it"):
+        assert trainer(folder=tmp_path).run().steps == 12
+
+
 def test_making_a_trainer_writes_nothing(tmp_path: Path) -> None:
     trainer(folder=tmp_path / "r")
     assert list(tmp_path.iterdir()) == []

@@ -27,17 +27,13 @@ def penalty(output: np.ndarray, reset: np.ndarray) -> tuple[float, np.ndarray]:
     return 0.01 * float((output**2).sum()), 0.02 * output
 
 
-class LearnedState:
-    """h_0 and c_0 as `layers.InitialState` has them."""
-
-    def __init__(self, *shapes: tuple[int, ...]) -> None:
-        self.parameters = {name: np.full(shape, 0.1) for name, shape in zip(("h_0", "c_0"), shapes, strict=False)}
-
-
 def language(cell: str, k1: int, k2: int, **arguments: Any) -> LanguageModel:
     """11 steps in 2 rows, so that an epoch ends within the run at several places in a window; documents on top."""
     draws = np.random.default_rng(5)
-    model = CharModel(CHARACTERS, cell, 5, 3, 2, dtype=np.float64, rng=np.random.default_rng(0))
+    model = CharModel(
+        CHARACTERS, cell, 5, 3, 2, learned_state=arguments.pop("learned", False), dtype=np.float64,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
     model.rnn.dropout = 0.3  # between its layers, from the model's own generator
     rows = ContiguousRows(draws.integers(0, 6, 2 * 17 + 1), batch=2, documents=[0, 6, 9, 25])
     held_out = draws.integers(0, 6, 40)
@@ -64,7 +60,7 @@ def new(kind: str) -> tuple[Any, Any, dict[str, Any]]:
         task = language("lstm", 4, 9, dropout=0.2, regularization=penalty)
         return task, Adam(task.parameters, lr=0.02, amsgrad=True), {"schedule": schedules.cosine(STEPS)}
     if kind == "learned":
-        task = language("lstm", 5, 5, initial_state=LearnedState((2, 5), (2, 5)), wrapped=True)
+        task = language("lstm", 5, 5, learned=True, wrapped=True)
         return task, Adagrad(task.parameters, lr=0.1), {"accumulate": 3, "evaluate_every": 4}
     task = language("rnn", 5, 3, clip=0.01)  # some steps are only read
     return task, SGD(task.parameters, lr=0.3, momentum=0.9), {"accumulate": 2, "schedule": schedules.linear(STEPS)}

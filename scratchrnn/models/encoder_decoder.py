@@ -18,7 +18,6 @@ Cho et al., "Learning phrase representations using RNN encoder-decoder", arXiv:1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -33,11 +32,9 @@ from scratchrnn.layers.initial_state import StateShape
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.models.bridge import Bridge, BridgeTrace
-from scratchrnn.models.parts import by_parts, check_codes
+from scratchrnn.models.parts import LAYERS, by_parts, check_codes, config_of, layer_of
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients, State, Trace
-
-LAYERS: dict[str, type[RNN] | type[LSTM]] = {"RNN": RNN, "LSTM": LSTM}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,14 +153,14 @@ class EncoderDecoder(Module):
     def config(self) -> dict[str, Any]:
         """Configurations of encoder and decoder, and how many codes there are on either side."""
         layers = {"encoder": self.encoder, "decoder": self.decoder}
-        return {name: {"layer": type(layer).__name__, "config": layer.config()} for name, layer in layers.items()} | {
+        return {name: config_of(layer) for name, layer in layers.items()} | {
             "source_size": self.source_embedding.num_embeddings,
             "target_size": self.target_embedding.num_embeddings,
         }
 
     @classmethod
     def _of_config(cls, config: dict[str, Any]) -> Self:
-        layers = {name: _layer_of(name, config.get(name)) for name in ("encoder", "decoder")}
+        layers = {name: layer_of(name, config.get(name)) for name in ("encoder", "decoder")}
         return cls(**(config | layers))
 
     def __repr__(self) -> str:
@@ -311,10 +308,3 @@ def _check_layers(encoder: Any, decoder: Any) -> None:
         raise ValueError("decoder: expected one direction, since the other reads what is yet to be written; got two")
     if decoder.dtype != encoder.dtype:
         raise TypeError(f"decoder: expected dtype {encoder.dtype.name}, the encoder's; got {decoder.dtype.name}")
-
-
-def _layer_of(name: str, entry: Any) -> RNN | LSTM:
-    """The layer that an entry of `EncoderDecoder.config` describes."""
-    if not (isinstance(entry, Mapping) and entry.get("layer") in LAYERS and isinstance(entry.get("config"), Mapping)):
-        raise ValueError(f"{name}: expected the configuration of an RNN or LSTM; got {describe(entry)}")
-    return LAYERS[entry["layer"]](**entry["config"])

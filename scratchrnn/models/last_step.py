@@ -20,10 +20,9 @@ from scratchrnn._validate import check_array, describe
 from scratchrnn.layers import LSTM, RNN, Linear
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module, check_trace
+from scratchrnn.models.parts import by_parts, config_of, layer_of
 from scratchrnn.rng import Rng
 from scratchrnn.trace import Gradients, State, Trace
-
-LAYERS: dict[str, type[RNN] | type[LSTM]] = {"RNN": RNN, "LSTM": LSTM}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,18 +79,15 @@ class LastStep(Module):
         size = layer.num_directions * layer.output_size
         self.decoder = Linear(size, out_features, dtype=layer.dtype, rng=rng)
         parts: dict[str, Module] = {"rnn": self.rnn, "decoder": self.decoder}
-        named = {f"{part}.{name}": array for part, one in parts.items() for name, array in one.parameters.items()}
-        object.__setattr__(self, "parameters", named)
+        object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
 
     def config(self) -> dict[str, Any]:
         """The layer's kind and configuration, and O."""
-        layer = {"layer": type(self.rnn).__name__, "config": self.rnn.config()}
-        return {"layer": layer, "out_features": self.decoder.out_features}
+        return {"layer": config_of(self.rnn), "out_features": self.decoder.out_features}
 
     @classmethod
     def _of_config(cls, config: dict[str, Any]) -> Self:
-        layer = config["layer"]
-        return cls(LAYERS[layer["layer"]](**layer["config"]), config["out_features"])
+        return cls(**(config | {"layer": layer_of("layer", config.get("layer"))}))
 
     def __repr__(self) -> str:
         return f"LastStep({self.rnn!r}, out_features={self.decoder.out_features})"
@@ -127,9 +123,8 @@ class LastStep(Module):
         d_h_n[-directions:] = d_last.transpose(1, 0, 2)  # undoes side by side
         d_state: Any = (d_h_n, None) if self.rnn.cell.has_c else d_h_n
         rnn = self.rnn.backward(trace.rnn, d_state=d_state)  # undoes rnn
-        named = {f"rnn.{name}": array for name, array in rnn.parameters.items()}
-        named |= {f"decoder.{name}": array for name, array in decoder.parameters.items()}
-        return Gradients(rnn.input, rnn.state, named, rnn.layers)
+        parameters = by_parts({"rnn": rnn.parameters, "decoder": decoder.parameters})
+        return Gradients(rnn.input, rnn.state, parameters, rnn.layers)
 
     def _last(self, state: State) -> FloatArray:
         """Final states (D·L, B, P) to those of the top layer, directions side by side: (B, D·P)."""

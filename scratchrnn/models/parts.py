@@ -1,4 +1,4 @@
-"""What models made of several layers share: names by part, and codes at their edge."""
+"""What models made of several layers share: names by part, codes at their edge, configurations of layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_indices
+from scratchrnn._validate import check_indices, describe
+from scratchrnn.layers import LSTM, RNN
+
+LAYERS: dict[str, type[RNN] | type[LSTM]] = {"RNN": RNN, "LSTM": LSTM}
 
 
 def by_parts(parts: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
@@ -22,3 +25,15 @@ def check_codes(name: str, value: Any, count: int) -> IntArray:
     if codes.shape[0] == 0:
         raise ValueError(f"{name}: expected at least one time step; got shape {codes.shape}")
     return codes
+
+
+def config_of(layer: RNN | LSTM) -> dict[str, Any]:
+    """What `layer_of` builds a layer of the same kind and size from."""
+    return {"layer": type(layer).__name__, "config": layer.config()}
+
+
+def layer_of(name: str, entry: Any) -> RNN | LSTM:
+    """The layer that an entry of a model's configuration describes."""
+    if not (isinstance(entry, Mapping) and entry.get("layer") in LAYERS and isinstance(entry.get("config"), Mapping)):
+        raise ValueError(f"{name}: expected the configuration of an RNN or LSTM; got {describe(entry)}")
+    return LAYERS[entry["layer"]](**entry["config"])

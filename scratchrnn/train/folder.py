@@ -15,6 +15,7 @@ from typing import Any
 from scratchrnn import checkpoint
 from scratchrnn._files import remove_temporaries
 from scratchrnn.checkpoint import Checkpoints
+from scratchrnn.train.log import BEGINNING
 
 LOG, BEST, CHECKPOINTS = "log.jsonl", "best.safetensors", "checkpoints"
 
@@ -41,12 +42,16 @@ class RunFolder:
         Raises
         ------
         FileExistsError
-            There is a run, and it is not to be resumed; or the path is a file.
+            There is a run, and it is not to be resumed; or the path is a file, or the log not that of a run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path}: expected a folder; got a file")
         if resume:
             found = self.checkpoints.newest()
+            if found is None and self._has_foreign_log():
+                raise FileExistsError(
+                    f"{self.log}: expected the log of a run; this is another file, which would be lost"
+                )
             return None if found is None else found[1]
         there = [path for path in (self.log, self.best) if path.exists() and path.stat().st_size]
         there += self.checkpoints.paths().values()
@@ -56,6 +61,12 @@ class RunFolder:
                 "a new one needs another folder"
             )
         return None
+
+    def _has_foreign_log(self) -> bool:
+        if not self.log.exists():
+            return False
+        with self.log.open("rb") as file:
+            return not BEGINNING.startswith(file.read(len(BEGINNING)))
 
     def begin(self, best: dict[str, Any] | None) -> None:
         """Remove what killed runs left unfinished or made beyond their last checkpoint; nobody else may write here."""

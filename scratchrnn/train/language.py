@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, check_probability, describe
@@ -27,19 +27,13 @@ from scratchrnn.layers.dropout import draw_mask
 from scratchrnn.layers.embedding import EmbeddingTrace
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
+from scratchrnn.models.parts import by_parts
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import State
 from scratchrnn.train.blame import first_in, first_in_stream
-from scratchrnn.train.evaluate import counted, evaluate
+from scratchrnn.train.evaluate import counted, evaluate, initial_state
 from scratchrnn.train.objective import Outcome, check_same_settings, name_of
 from scratchrnn.train.records import bits, perplexity
-
-
-class LearnedState(Protocol):
-    """Initial states that are learned, as `layers.InitialState`: h_0 (L, H), and c_0 (L, H) of an LSTM."""
-
-    parameters: dict[str, FloatArray]
-
 
 Penalty = Callable[[FloatArray, BoolArray], tuple[Any, FloatArray]]
 
@@ -50,16 +44,13 @@ class LanguageModel:
     Parameters
     ----------
     model : CharModel
-        Its arrays are trained in place.
+        Its arrays are trained in place. Rows and documents begin with its learned state if it has one, else with zeros.
     rows : ContiguousRows
         Of codes. The state is set anew where `rows.reset` says so.
     k1, k2 : int
         Steps between two updates, and steps that the gradient of each reaches back; k2 = k1 when absent.
     held_out : ndarray (N,) of int, or ContiguousRows, optional
         What `evaluate` reads.
-    initial_state : InitialState, optional
-        The state at the beginning of rows and documents, trained with the model under "initial_state.h_0" and so on.
-        Absent: zeros.
     regularization : callable, optional
         Called as regularization(output, reset) with the recurrent layer's output (T, B, H) of the new steps, after
         dropout, and where states were set anew (T, B); returns a penalty and its gradient (T, B, H). Such as
@@ -102,7 +93,6 @@ class LanguageModel:
         k1: int,
         k2: int | None = None,
         held_out: IntArray | ContiguousRows | None = None,
-        initial_state: LearnedState | None = None,
         regularization: Penalty | None = None,
         dropout: float = 0.0,
         clip: float | None = None,
@@ -115,13 +105,12 @@ class LanguageModel:
         self.k2 = self.k1 if k2 is None else check_positive_int("k2", k2)
         if next(schedule(rows.steps, self.k1, self.k2), None) is None:
             raise ValueError(f"rows: expected more than k1 - k2 = {self.k1 - self.k2} steps; got {rows.steps}")
-        self.initial_state, self.regularization, self.clip = initial_state, regularization, clip
+        self.regularization, self.clip = regularization, clip
         self.dropout = check_probability("dropout", dropout)
         if self.dropout and rng is None:
             raise ValueError("rng: expected a generator that draws the dropout masks; got None")
         self.rng = None if rng is None else check_rng("rng", rng)
-        learned = {} if initial_state is None else initial_state.parameters
-        self.parameters = model.parameters | {f"initial_state.{name}": array for name, array in learned.items()}
+        self.parameters = model.parameters
         self._settings = self._describe()
         self.epoch, self.position = 1, 0
         self._carry: State | None = None
@@ -147,27 +136,19 @@ class LanguageModel:
             "rnn": window.gradients.parameters,
             "decoder": head.gradients,
         }
-        if self.initial_state is not None:
-            names = self.initial_state.parameters
+        if self.model.initial_state is not None:
+            names = self.model.initial_state.parameters
             parts["initial_state"] = dict(zip(names, _arrays(window.gradients.initial), strict=True))
-        found = {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-        return Outcome(head.loss, head.count, {name: found[name] for name in self.parameters}, head.penalty)
+        return Outcome(head.loss, head.count, by_parts(parts), head.penalty)
 
     def _begin(self) -> Iterator[Window]:
         reset = self.rows.reset
         self._windows = windows(
-            self.model.rnn, self._read, self._predict, k1=self.k1, k2=self.k2, state=self._carry, initial=self._initial,
-            steps=self.rows.steps, begin=self.position, reset=reset if reset.any() else None, clip=self.clip,
+            self.model.rnn, self._read, self._predict, k1=self.k1, k2=self.k2, state=self._carry,
+            initial=initial_state(self.model), steps=self.rows.steps, begin=self.position,
+            reset=reset if reset.any() else None, clip=self.clip,
         )  # fmt: skip
         return self._windows
-
-    @property
-    def _initial(self) -> State | None:
-        """The live arrays, which every window reads again."""
-        if self.initial_state is None:
-            return None
-        arrays = tuple(self.initial_state.parameters.values())
-        return arrays[0] if len(arrays) == 1 else (arrays[0], arrays[1])
 
     def _read(self, start: int, stop: int) -> FloatArray:
         """What the recurrent layer reads at steps [start, stop): (T, B, E)."""
@@ -208,7 +189,7 @@ class LanguageModel:
         """Loss in nats per character, bits, and perplexity of the text held out."""
         if self.held_out is None:
             raise ValueError("held_out: expected codes to evaluate on; got None")
-        loss = evaluate(self.model, self.held_out, initial=self._initial)
+        loss = evaluate(self.model, self.held_out)
         return {"loss": loss, "bits": bits(loss), "perplexity": perplexity(loss)}
 
     # --- what moves
@@ -247,7 +228,7 @@ class LanguageModel:
         own = {name: getattr(self, name) for name in names} | {"batch": rows.batch, "rows": digest.hexdigest()}
         own["layer"] = repr(self.model.rnn)  # with what drops out in it
         penalty = None if self.regularization is None else name_of(self.regularization)
-        return own | {"initial_state": self.initial_state is not None, "regularization": penalty}
+        return own | {"regularization": penalty}
 
     # --- what went wrong
 

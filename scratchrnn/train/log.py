@@ -13,10 +13,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from scratchrnn.train.records import Step
+
+BEGINNING = b'{"kind": "'  # of every line
 
 
 class Log:
@@ -93,3 +96,9 @@ def _lock(handle: int, path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise BlockingIOError(f"{path}: another process is training in this folder") from None
+    except OSError as error:  # some network file systems have no locks
+        warnings.warn(
+            f"{path}: cannot be locked ({error.strerror}): see to it that no other process trains in this folder",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -86,7 +86,6 @@ def from_config(
         k1=config.k1,
         k2=config.k2,
         held_out=held_out,
-        initial_state=model.initial_state,
         regularization=_penalty(config),
         dropout=config.dropout,
         clip=None if config.step_clip == math.inf else config.step_clip,
