@@ -58,11 +58,11 @@ def test_version() -> None:
 def test_help_names_every_command(arguments: list[str]) -> None:
     done = call(ROOT, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("study", "check", "info", "scratchrnn study --quick"):
+    for name in ("study", "train", "sample", "check", "info", "scratchrnn study --quick"):
         assert name in done.stdout
 
 
-@pytest.mark.parametrize("name", ["study", "check", "info"])
+@pytest.mark.parametrize("name", ["study", "train", "sample", "check", "info"])
 def test_help_of_a_command_teaches_by_example(name: str) -> None:
     done = call(ROOT, name, "--help")
     assert done.returncode == 0

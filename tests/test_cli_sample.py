@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scratchrnn import backends
 from scratchrnn.cli import main
 from scratchrnn.models import CharModel
 
@@ -101,8 +104,43 @@ def test_comes_as_it_is_drawn_and_stops_at_a_closed_pipe(run: Path) -> None:
         assert process.stderr.read() == b""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_each_character_is_out_before_the_next_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Output(io.StringIO):
+        shown = ""
+
+        def flush(self) -> None:
+            self.shown = self.getvalue()
+
+    def characters() -> Iterator[str]:
+        for character in "abc":
+            assert out.shown == "abc"[: "abc".index(character)]
+            yield character
+
+    out = Output()
+    monkeypatch.setattr(sys, "stdout", out)
+    importlib.import_module("scratchrnn.cli.sample")._print(characters())  # the name belongs to the command
+    assert out.shown == "abc"
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), "numba"), (("--backend", "numpy"), "numpy")])
+def test_the_backend_asked_for_computes(
+    options: tuple[str, ...], expected: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    compute = CharModel.__call__
+
+    def noting(self: CharModel, *arguments: Any) -> Any:
+        used.append(backends.current())
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(CharModel, "__call__", noting)
+    with pytest.raises(SystemExit):
+        main(["sample", "run", "--length", "2", *options])
+    assert used == [expected] * 2
+
+
 def test_on_a_terminal_the_line_ends_and_ctrl_c_is_no_traceback(run: Path) -> None:
+    pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command("run", "--length", "1000000000"), cwd=run.parent, env=environment(), stdout=theirs,

@@ -61,6 +61,8 @@ class Setting:
             raise TypeError(f"{name}: expected a string; got {describe(value)}")
         if self.choices and value not in self.choices:
             raise ValueError(f"{name}: expected one of {', '.join(self.choices)}; got {value!r}")
+        if any("\ud800" <= character <= "\udfff" for character in value):  # of a file name that is not UTF-8
+            raise ValueError(f"{name}: expected what UTF-8 can write; got {value!r}")
         return value
 
     def _check_float(self, name: str, value: Any) -> float:
