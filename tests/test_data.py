@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scratchrnn.data import (
-    Stream,
     Vocabulary,
     default_text,
     read_text,
@@ -121,39 +120,3 @@ def test_split_holds_out_the_last_tenth() -> None:
     training, held_out = split(np.arange(59))
     assert training.tolist() == list(range(54))
     assert held_out.tolist() == list(range(54, 59))
-
-
-@given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 40))
-def test_windows_continue_one_another_row_by_row(batch: int, steps: int, more: int) -> None:
-    codes = np.arange(100, 100 + batch * steps + 1 + more)
-    stream = Stream(codes, batch, steps)
-    windows = list(stream.epoch())
-    assert len(windows) == stream.windows_per_epoch >= 1
-    assert [window.starts for window in windows] == [True] + [False] * (len(windows) - 1)
-    rows = np.concatenate([window.inputs for window in windows])  # (windows · T, B)
-    targets = np.concatenate([window.targets for window in windows])
-    row_length = (len(codes) - 1) // batch
-    for b in range(batch):
-        start = 100 + b * row_length
-        assert rows[:, b].tolist() == list(range(start, start + len(rows)))
-    assert (targets == rows + 1).all()
-    assert windows[0].inputs.shape == (steps, batch)
-    # each character but the first can be predicted once; what no window predicts is said
-    assert stream.dropped == len(codes) - 1 - targets.size
-    assert row_length - len(rows) < steps
-
-
-def test_forever_begins_again() -> None:
-    windows = Stream(np.arange(14), 2, 3).forever()
-    first = [next(windows) for _ in range(5)]
-    assert [window.starts for window in first] == [True, False, True, False, True]
-    assert (first[0].inputs == first[2].inputs).all()
-    assert (first[1].inputs != first[0].inputs).all()
-
-
-def test_stream_refuses_a_short_text() -> None:
-    with pytest.raises(ValueError, match="expected at least 7 characters for 2 rows and windows of 3 steps; got 6"):
-        Stream(np.arange(6), 2, 3)
-    assert Stream(np.arange(7), 2, 3).windows_per_epoch == 1
-    with pytest.raises(ValueError, match="batch: expected an integer of at least 1; got 0"):
-        Stream(np.arange(7), 0, 3)

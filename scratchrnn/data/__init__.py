@@ -1,9 +1,8 @@
 """Data to learn from: text, rows that continue from window to window, and tasks with a known answer."""
 
-from scratchrnn.data.contiguous import ContiguousRows
+from scratchrnn.data.contiguous import ContiguousRows, Window
 from scratchrnn.data.digit_images import digits
 from scratchrnn.data.digit_strings import DigitStrings, digit_strings
-from scratchrnn.data.rows import Stream, Window
 from scratchrnn.data.tasks import (
     ADDING_BASELINE,
     TEMPORAL_ORDER_BASELINE,
@@ -31,7 +30,6 @@ __all__ = [
     "TEMPORAL_ORDER_BASELINE",
     "ContiguousRows",
     "DigitStrings",
-    "Stream",
     "Vocabulary",
     "Window",
     "adding_problem",
