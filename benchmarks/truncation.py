@@ -2,9 +2,9 @@
 
     python benchmarks/truncation.py --out figure.png
 
-Trains an RNN and an LSTM, and measures both before and after, in about a minute. One row for each model, state of training
-and k2 goes to standard output. The text is Python's own help texts; the gradient is that of the last tenth, which is held
-out, over windows of 512 characters in 16 rows.
+Trains an RNN and an LSTM, and measures both before and after, in about a minute. One row for each model, state of
+training and k2 goes to standard output. The text is Python's own help texts; the gradient is that of the last tenth,
+which is held out, over windows of 512 characters in 16 rows.
 """
 
 from __future__ import annotations

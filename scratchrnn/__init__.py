@@ -27,7 +27,19 @@ if not (Path(__file__).parent / "kernels").is_dir():  # a checkout: kernels/ lie
 
 from scratchrnn import backends, init, losses, optim, rng, testing, toy, trace
 from scratchrnn.backends import get_num_threads, set_num_threads, use_backend
-from scratchrnn.layers import LSTM, RNN, Dropout, Embedding, Linear, LSTMCell, RNNCell
+from scratchrnn.layers import (
+    LSTM,
+    RNN,
+    Dropout,
+    Embedding,
+    InitialState,
+    Linear,
+    LockedDropout,
+    LSTMCell,
+    RNNCell,
+    WeightDrop,
+    Zoneout,
+)
 from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, Trace
 
 __version__ = "0.1.0"
@@ -44,12 +56,16 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Gradients",
+    "InitialState",
     "LSTMCell",
     "LayerGradients",
     "LayerTrace",
     "Linear",
+    "LockedDropout",
     "RNNCell",
     "Trace",
+    "WeightDrop",
+    "Zoneout",
     "backends",
     "get_num_threads",
     "init",

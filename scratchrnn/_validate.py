@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchrnn._typing import DType, FloatArray
+from scratchrnn._typing import DType, FloatArray, IntArray
 
 DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -125,6 +125,17 @@ def check_array(
         reason = why if isinstance(why, str) else why()
         because = f" {reason}" if reason else ""
         raise ValueError(f"{name}: expected shape {shape}{because}; got {value.shape}")
+    return value
+
+
+def check_indices(name: str, value: Any, count: int) -> IntArray:
+    """Return `value` if it is an array of integers, each in 0..count-1."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected a NumPy array of integers; got {describe(value)}")
+    outside = (value < 0) | (value >= count)
+    if outside.any():
+        at = tuple(int(i) for i in np.unravel_index(int(np.argmax(outside)), value.shape))
+        raise ValueError(f"{name}: expected values from 0 to {count - 1}; got {value[at]} at {at}")
     return value
 
 

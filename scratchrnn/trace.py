@@ -184,7 +184,7 @@ class LayerGradients:
     c : ndarray (T+1, B, H)
         Total dL/dc_t of an LSTM; an RNN has none.
     a : ndarray (T, B, G·H)
-        dL/da_t of each pre-activation; not kept where the trace was minimal.
+        dL/da_t of each pre-activation, as clipped if it was; not kept where the trace was minimal.
     """
 
     h: FloatArray

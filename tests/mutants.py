@@ -112,5 +112,5 @@ MUTANTS = [
         ("ends = (lengths[ending],", "ends = (lengths[ending] * 0 + steps,"),
     ),
     # the gradient of the forward direction overwritten by the reverse one's, in a deep net
-    *_of("lstm", "stack", "backward", ("d_below += dx", "d_below = dx")),
+    *_of("lstm", "stack", "_backward", ("d_below += dx", "d_below = dx")),
 ]  # fmt: skip

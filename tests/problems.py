@@ -148,12 +148,13 @@ def by_torch(module: torch.nn.Module, case: Case, p: Problem) -> dict[str, np.nd
     return {name: value.detach().numpy() for name, value in found.items()}
 
 
-def by_us(layer: srnn.RNN | srnn.LSTM, p: Problem, *, training: bool = True) -> dict[str, np.ndarray]:
-    """The same, from ours."""
+def by_us(layer: srnn.RNN | srnn.LSTM, p: Problem, *, training: bool = True, **options: Any) -> dict[str, np.ndarray]:
+    """The same, from ours; `options` are of backward."""
     trace = layer.forward(p.x, None if "state" in p.absent else _pair(p.state), p.lengths, training=training)
     d_state = tuple(None if name in p.absent else d for name, d in zip(("d_h_n", "d_c_n"), p.d_state, strict=False))
     none = all(d is None for d in d_state)
-    grads = layer.backward(trace, None if "d_output" in p.absent else p.d_output, None if none else _pair(d_state))
+    d_output = None if "d_output" in p.absent else p.d_output
+    grads = layer.backward(trace, d_output, None if none else _pair(d_state), **options)
     found = {"output": trace.output, "dx": grads.input}
     finals = trace.state if isinstance(trace.state, tuple) else (trace.state,)
     initials = grads.state if isinstance(grads.state, tuple) else (grads.state,)

@@ -213,3 +213,14 @@ def test_bad_arguments(rng: np.random.Generator) -> None:
         checkpointed(layer, x[:3], lambda output, start: np.zeros(1, np.float32), every=100)
     with pytest.raises(TypeError, match="d_output: expected dtype float32; got float64"):
         checkpointed(layer, x, lambda output, start: output.astype(np.float64))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_same_bits_as_full_with_a_clip(cell: str, rng: np.random.Generator) -> None:
+    layer = make(cell, rng, num_layers=2)
+    x, state, d_output, d_state = draw(layer, rng)
+    keywords = {"state": state, "d_state": d_state, "lengths": ends(rng, B, T), "clip": 0.01}
+    want = srnn.bptt.full(layer, x, d_output, **keywords)
+    same_gradients(srnn.bptt.checkpointed(layer, x, d_output, every=7, **keywords), want)
+    plain = srnn.bptt.full(layer, x, d_output, state=state, d_state=d_state, lengths=keywords["lengths"])
+    assert plain.input.tobytes() != want.input.tobytes()

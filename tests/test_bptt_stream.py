@@ -137,6 +137,30 @@ def test_resets_equal_torch_document_by_document(cell: str, resets: str, rng: np
             assert_close(f"state after {steps}", mine, theirs, rel=TOLERANCE["float64"])
 
 
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+def test_a_first_call_begins_with_the_initial_state(cell: str, rng: np.random.Generator) -> None:
+    """All samples share it: its gradient is their sum, as of torch's expand; there is none of a carried state."""
+    case = Case(cell, num_layers=L, sizes=(T, B, 3, 6))
+    layer = case.layer(rng, np.float64)
+    x, state, d_output, _ = draw(layer, rng, B, T)
+    initial = unpair(rng.standard_normal((L, s.shape[2])) for s in pair(state))
+    learned = [torch.tensor(s, requires_grad=True) for s in pair(initial)]
+    module = case.module(layer, np.float64)
+    output, _ = module(torch.tensor(x), unpair(s[:, None].expand(-1, B, -1).contiguous() for s in learned))
+    (output * torch.tensor(d_output)).sum().backward()
+    stream = Stream(layer, initial)
+    trace = stream.forward(x)
+    grads = stream.backward(trace, d_output)
+    assert_close("output", trace.output, output.detach().numpy(), rel=TOLERANCE["float64"])
+    for mine, theirs in zip(pair(grads.initial), learned, strict=True):
+        assert_close("initial", mine, theirs.grad.numpy(), rel=TOLERANCE["float64"])
+    assert not any(s.any() for s in pair(grads.state))
+    # k2 > k1: the windows that still start at step 0 give theirs to it as well
+    each = list(windows(layer, x, d_output, k1=4, k2=9, initial=initial))
+    assert [any(s.any() for s in pair(w.gradients.initial)) for w in each] == [True, True, False, False]
+    assert [any(s.any() for s in pair(w.gradients.state)) for w in each] == [False, False, True, True]
+
+
 @pytest.mark.parametrize(("k1", "k2"), [(4, 4), (4, 9), (5, 3), (T, T)])
 def test_windows_reset_where_the_mask_says(k1: int, k2: int, rng: np.random.Generator) -> None:
     """A document apart: no window sees another's state or gradient, so each row is that of its documents alone."""

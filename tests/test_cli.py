@@ -15,7 +15,8 @@ import pytest
 
 import scratchrnn
 from scratchrnn.cli import main
-from scratchrnn.cli.study import Wishes, asked_to_stop
+from scratchrnn.cli.signals import asked_to_stop
+from scratchrnn.cli.study import StudyWishes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "The cat sat on the mat, and the dog lay by the fire; rain fell. " * 60
@@ -275,7 +276,7 @@ def test_a_signal_to_end_writes_what_was_reached_beside_a_complete_study(tmp_pat
 def test_the_third_wish_and_any_further_one_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[bytes] = []
     monkeypatch.setattr("os.write", lambda stream, data: said.append(data))
-    with asked_to_stop() as wishes:
+    with asked_to_stop(StudyWishes()) as wishes:
         wishes.doing = "train"
         wishes.on_signal(signal.SIGINT, None)
         wishes.on_signal(signal.SIGINT, None)
@@ -294,7 +295,7 @@ def test_the_third_wish_and_any_further_one_interrupts(monkeypatch: pytest.Monke
 def test_ctrl_c_while_the_report_is_written_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[bytes] = []
     monkeypatch.setattr("os.write", lambda stream, data: said.append(data))
-    wishes = Wishes()
+    wishes = StudyWishes()
     wishes.doing = "write the report"
     wishes.on_signal(signal.SIGINT, None)
     assert said == [b"\nthe report is being written; twice more to give it up\n"]

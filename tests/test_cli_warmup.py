@@ -54,7 +54,8 @@ def use(layer, x, lengths=None):
         trace = layer.forward(x, lengths=lengths, trace=kind)
         for part in trace.layers.values():
             part.a, part.gates if cell == "lstm" else None
-        layer.backward(trace, np.ones_like(trace.output))
+        for clip in (None, 0.5, np.float32(1), 2):
+            layer.backward(trace, np.ones_like(trace.output), clip=clip)
     state = trace.state
     layer(x[..., ::-1], state)
     layer.backward(layer.forward(x, state), None, state)

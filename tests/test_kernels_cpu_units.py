@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ STUCK = 300  # seconds, compiling included
 LENGTHS = (17, 0, 29, 1, 24)
 Arrays = dict[str, np.ndarray]
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+clips = pytest.mark.parametrize("clip", [math.inf, 0.03], ids=["no clip", "clip"])
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +71,9 @@ class Problem:
 
     def __init__(
         self, cell: str, dtype: Any, rng: np.random.Generator, lengths: Sequence[int] | None = None,
-        sizes: tuple[int, int, int, int] = (T, B, I, H), projection: int = 0,
+        sizes: tuple[int, int, int, int] = (T, B, I, H), projection: int = 0, clip: float = math.inf,
     ) -> None:  # fmt: skip
-        self.cell, self.dtype = cell, dtype
+        self.cell, self.dtype, self.clip = cell, dtype, clip
         self.steps, self.batch, self.inputs, self.hidden = sizes
         self.lengths = np.full(self.batch, self.steps) if lengths is None else np.array(lengths)
         self.lstm, size = cell == "lstm", projection or self.hidden
@@ -114,7 +116,7 @@ class Problem:
         d_states, dx = [array.copy() for array in self.outside], np.empty_like(x)
         dw = [np.zeros_like(v) for v in w]
         d_last = ([None if self.w_hr is None else np.zeros_like(self.w_hr)]) if self.lstm else []
-        module.backward(x, *w[:2], last, self.lengths, *states, *gates, *d_states, da, dx, *dw, *d_last)
+        module.backward(x, *w[:2], last, self.lengths, *states, *gates, self.clip, *d_states, da, dx, *dw, *d_last)
         found = {"output": output, "a": a, "da": da, "dx": dx}
         for names, arrays in (
             (("h_n", "c_n"), ends), (("h", "c"), states), (("h without gates", "c without gates"), bare),
@@ -140,12 +142,17 @@ def parts(hidden: int, dtype: Any, count: int) -> int:
 
 
 @dtypes
+@clips
 @pytest.mark.parametrize("lengths", [None, LENGTHS, (0, 0, 0, 0, 0)], ids=["whole", "lengths", "nothing"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_bits_of_one_thread(cell: str, lengths: Any, dtype: Any, rng: np.random.Generator, together: Together) -> None:
-    p = Problem(cell, dtype, rng, lengths)
+def test_bits_of_one_thread(
+    cell: str, lengths: Any, clip: float, dtype: Any, rng: np.random.Generator, together: Together
+) -> None:
+    p = Problem(cell, dtype, rng, lengths, clip=clip)
     srnn.set_num_threads(1)
     want = p.everything()
+    clamped = np.abs(want["da"][np.arange(T)[:, None] < p.lengths]) == dtype(clip)
+    assert clip == math.inf or not clamped.size or clamped.mean() > 0.2
     assert together.calls == [], "one thread has nobody to meet"
     for count in COUNTS:
         together.calls.clear()
@@ -155,12 +162,13 @@ def test_bits_of_one_thread(cell: str, lengths: Any, dtype: Any, rng: np.random.
 
 
 @dtypes
+@clips
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_values_are_those_of_the_definition(
-    cell: str, lengths: Any, dtype: Any, rng: np.random.Generator, together: Together
+    cell: str, lengths: Any, clip: float, dtype: Any, rng: np.random.Generator, together: Together
 ) -> None:
-    p = Problem(cell, dtype, rng, lengths)
+    p = Problem(cell, dtype, rng, lengths, clip=clip)
     srnn.set_num_threads(3)
     got, want = p.everything(), Problem.everything(wide(p), "numpy")
     assert together.calls == [(3, True)] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -50,10 +51,10 @@ def test_lstm(proj: int, lengths: np.ndarray, rng: np.random.Generator) -> None:
         return float((h * d_h).sum() + (c * d_c).sum())
 
     loss()
-    dh, dc, da, dx = d_h.copy(), d_c.copy(), np.empty_like(gates), np.empty_like(x)
+    out = dh, dc, _, dx = d_h.copy(), d_c.copy(), np.empty_like(gates), np.empty_like(x)
     dw_ih, dw_hh, db_ih, db_hh = (np.zeros_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
     dw_hr = None if w_hr is None else np.zeros_like(w_hr)
-    kernels.lstm.backward(x, w_ih, w_hh, w_hr, lengths, h, c, gates, dh, dc, da, dx, dw_ih, dw_hh, db_ih, db_hh, dw_hr)
+    kernels.lstm.backward(x, w_ih, w_hh, w_hr, lengths, h, c, gates, math.inf, *out, dw_ih, dw_hh, db_ih, db_hh, dw_hr)
     checked = {
         "dx": (dx, x), "dW_ih": (dw_ih, w_ih), "dW_hh": (dw_hh, w_hh), "db_ih": (db_ih, b_ih), "db_hh": (db_hh, b_hh),
         "dh_0": (dh[0], h[0]), "dc_0": (dc[0], c[0]),
@@ -86,7 +87,7 @@ def test_rnn(nonlinearity: str, lengths: np.ndarray, rng: np.random.Generator) -
     assert np.abs(a[running]).min() > 100 * STEP  # no relu at its kink, where differences prove nothing
     dh, da, dx = d_h.copy(), np.empty_like(a), np.empty_like(x)
     dw_ih, dw_hh, db_ih, db_hh = (np.zeros_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
-    kernels.rnn.backward(x, w_ih, w_hh, nonlinearity, lengths, h, dh, da, dx, dw_ih, dw_hh, db_ih, db_hh)
+    kernels.rnn.backward(x, w_ih, w_hh, nonlinearity, lengths, h, math.inf, dh, da, dx, dw_ih, dw_hh, db_ih, db_hh)
     for name, got, array in (
         ("dx", dx, x), ("dW_ih", dw_ih, w_ih), ("dW_hh", dw_hh, w_hh), ("db_ih", db_ih, b_ih), ("db_hh", db_hh, b_hh),
         ("dh_0", dh[0], h[0]),

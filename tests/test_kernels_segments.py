@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class Problem:
     w: Arrays  # weight_ih, weight_hh, bias_ih, bias_hh
     w_hr: np.ndarray | None
     start: tuple[np.ndarray, ...]  # h_0, and c_0 of an LSTM
+    clip: float = math.inf
 
     @property
     def lstm(self) -> bool:
@@ -76,9 +78,9 @@ class Problem:
         weights = (self.w["weight_ih"], self.w["weight_hh"])
         out = (da[part], dx[part], dw["weight_ih"], dw["weight_hh"], dw["bias_ih"], dw["bias_hh"])
         if self.lstm:
-            last = (self.w_hr, self.within(part), *slots, gates[part], *d_slots, *out, dw.get("weight_hr"))
+            last = (self.w_hr, self.within(part), *slots, gates[part], self.clip, *d_slots, *out, dw.get("weight_hr"))
         else:
-            last = (self.cell, self.within(part), *slots, *d_slots, *out)
+            last = (self.cell, self.within(part), *slots, self.clip, *d_slots, *out)
         self.module.backward(self.x[part], *weights, *last)
 
     def zeros(self) -> Arrays:
@@ -174,7 +176,9 @@ def test_what_was_not_kept_is_computed_again(problem: Problem) -> None:
     np.testing.assert_allclose(h, states[0], rtol=0, atol=near)
 
 
-def test_backward(problem: Problem, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("clip", [math.inf, 0.5])
+def test_backward(clip: float, problem: Problem, rng: np.random.Generator) -> None:
+    problem.clip = clip
     states, gates = problem.states(), problem.gates()
     problem.forward(problem.whole, states, gates)
     outside = [rng.standard_normal(s.shape).astype(s.dtype) for s in states]  # at every slot, slot 0 too
@@ -186,6 +190,7 @@ def test_backward(problem: Problem, rng: np.random.Generator) -> None:
         da, dx, dw = problem.gates(), np.empty_like(problem.x), problem.zeros()
         for part in reversed(parts):
             problem.backward(part, states, gates, d_states, da, dx, dw)
+        assert (np.abs(da).max() == clip) == (clip == 0.5)
         found.append(dw | dict(zip(("dh", "dc"), d_states, strict=False)) | {"da": da, "dx": dx})
     for other in found[1:]:
         for name, want in found[0].items():

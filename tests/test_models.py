@@ -25,7 +25,8 @@ class TorchModel(torch.nn.Module):
         self.rnn = kind(model.embedding.embedding_dim, hidden, layers)
         self.decoder = torch.nn.Linear(hidden, len(model.vocabulary))
         self.double()
-        self.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in model.parameters.items()})
+        own = {n: a for n, a in model.parameters.items() if not n.startswith("initial_state")}
+        self.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in own.items()})
 
     def forward(self, indices: Any, state: Any = None) -> Any:
         output, state = self.rnn(self.embedding(indices), state)
@@ -85,6 +86,47 @@ def test_everything_equals_torch(cell: str, rng: np.random.Generator) -> None:
     assert targets.shape == (T, B)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_a_learned_state_equals_torch_expanding_it(cell: str, rng: np.random.Generator) -> None:
+    model = new(cell, rng, learned_state=True)
+    assert list(model.parameters)[-1] == ("initial_state.h_0" if cell == "rnn" else "initial_state.c_0")
+    learned = {name: a for name, a in model.parameters.items() if name.startswith("initial_state")}
+    assert all(not a.any() for a in learned.values())
+    for array in learned.values():
+        array[...] = rng.standard_normal(array.shape)
+    reference = TorchModel(model)
+    start = {name: torch.from_numpy(a.copy()).requires_grad_() for name, a in learned.items()}
+    expanded = tuple(a[:, None].expand(L, B, H) for a in start.values())
+    indices = rng.integers(0, len(CHARACTERS), (T, B))
+    logits, _ = reference(to_torch(indices), expanded if cell == "lstm" else expanded[0])
+
+    trace = model.forward(indices)
+    assert_close("logits", trace.logits, logits.detach().numpy(), rel=TOLERANCE["float64"])
+    assert_close("inference", model(indices)[0], logits.detach().numpy(), rel=TOLERANCE["float64"])
+    weights = rng.standard_normal(trace.logits.shape)
+    (logits * to_torch(weights)).sum().backward()
+    grads = model.backward(trace, weights)
+    assert list(grads.parameters) == list(model.parameters)
+    for name, parameter in [*reference.named_parameters(), *start.items()]:
+        assert_close(name, grads.parameters[name], parameter.grad.numpy(), rel=TOLERANCE["float64"])
+
+    given = model.backward(model.forward(indices, states(model, rng)), weights)  # the learned one has no part in it
+    assert all(not given.parameters[name].any() for name in learned)
+    assert list(given.parameters) == list(model.parameters)
+
+
+def test_a_learned_state_draws_nothing_and_is_saved(tmp_path: Path) -> None:
+    plain, learned = (new("lstm", np.random.default_rng(1), learned_state=flag) for flag in (False, True))
+    for name, array in plain.parameters.items():
+        assert_close(name, learned.parameters[name], array, rel=0)
+    learned.parameters["initial_state.c_0"][...] = 2
+    learned.save(tmp_path / "m.safetensors")
+    loaded = CharModel.load(tmp_path / "m.safetensors")
+    assert loaded.config() == learned.config()
+    assert_close("logits", loaded(np.array([[3]]))[0], learned(np.array([[3]]))[0], rel=0)
+    assert np.abs(loaded(np.array([[3]]))[0] - plain(np.array([[3]]))[0]).max() > 1e-3
+
+
 def test_parameters_are_the_layers_own_arrays(rng: np.random.Generator) -> None:
     model = new("lstm", rng)
     assert list(model.parameters)[:2] == ["embedding.weight", "rnn.weight_ih_l0"]
@@ -109,33 +151,6 @@ def test_save_and_load(cell: str, rng: np.random.Generator, tmp_path: Path) -> N
     indices = rng.integers(0, 9, (T, B))
     assert_close("logits", loaded(indices)[0], model(indices)[0], rel=0)
     assert cell in repr(model)
-
-
-def test_sample_follows_the_probabilities(rng: np.random.Generator) -> None:
-    model = CharModel("abc", "rnn", 2, 3, rng=rng)
-    for array in model.parameters.values():
-        array[...] = 0
-    p = np.array([0.5, 0.3, 0.2])
-    model.parameters["decoder.bias"][...] = np.log(p)
-    text = model.sample("a", 4000, rng=rng)
-    share = np.bincount(model.vocabulary.encode(text), minlength=3) / 4000
-    assert np.abs(share - p).max() < 0.03  # four standard deviations
-    sharp = np.bincount(model.vocabulary.encode(model.sample("a", 4000, rng=rng, temperature=0.5)), minlength=3) / 4000
-    assert np.abs(sharp - p**2 / (p**2).sum()).max() < 0.03
-
-
-def test_sample_depends_on_the_prompt_and_repeats_by_seed(rng: np.random.Generator) -> None:
-    model = new("lstm", rng)
-    for name in ("embedding.weight", "decoder.weight"):
-        model.parameters[name] *= 20
-
-    def write(prompt: str) -> str:
-        return model.sample(prompt, 30, rng=np.random.default_rng(1), temperature=0.1)
-
-    assert write("abc") == write("abc")
-    assert write("abc") != write("e!!")
-    assert len(write("abc")) == 30
-    assert model.sample("a", 0, rng=rng) == ""
 
 
 @pytest.mark.parametrize(
@@ -163,9 +178,3 @@ def test_refuses_input(rng: np.random.Generator) -> None:
         model(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="indices: expected values from 0 to 8; got 9"):
         model(np.array([[9]]))
-    with pytest.raises(ValueError, match="character 'z'"):
-        model.sample("z", 3, rng=rng)
-    with pytest.raises(ValueError, match="prompt: expected at least one character"):
-        model.sample("", 3, rng=rng)
-    with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
-        model.sample("a", 3, rng=rng, temperature=0)

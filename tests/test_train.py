@@ -1,123 +1,336 @@
+"""LanguageModel and evaluate against torch: the same windows, states, masks and losses, step by step with autograd."""
+
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from scratchrnn.data import Stream, Window, unigram_entropy
+from scratchrnn import bptt, regularizers
+from scratchrnn.data import ContiguousRows, unigram_entropy
+from scratchrnn.layers.dropout import draw_mask
 from scratchrnn.models import CharModel
 from scratchrnn.optim import SGD, Adam
 from scratchrnn.testing import TOLERANCE, assert_close
-from scratchrnn.train import NATS_PER_BIT, DivergedError, evaluate, train
+from scratchrnn.train import NATS_PER_BIT, DivergedError, LanguageModel, Trainer, evaluate
 from tests.test_models import TorchModel
 
 CHARACTERS = "abcdef"
+E, H, L, B = 4, 7, 2, 3
 
 
 def new(cell: str, rng: np.random.Generator, dtype: Any = np.float64) -> CharModel:
-    return CharModel(CHARACTERS, cell, 7, 4, 2, dtype=dtype, rng=rng)
+    return CharModel(CHARACTERS, cell, H, E, L, dtype=dtype, rng=rng)
+
+
+class Learned:
+    """Initial states that are parameters, as `layers.InitialState` has them."""
+
+    def __init__(self, cell: str, rng: np.random.Generator) -> None:
+        names = ("h_0", "c_0") if cell == "lstm" else ("h_0",)
+        self.parameters = {name: rng.standard_normal((L, H)) for name in names}
+
+
+class Replay:
+    """What LanguageModel does, in torch: one step at a time, the states of a window kept for the next."""
+
+    def __init__(
+        self, model: CharModel, rows: ContiguousRows, k1: int, k2: int, *,
+        dropout: float = 0.0, rng: np.random.Generator | None = None, initial: Learned | None = None,
+        alpha: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.net, self.rows, self.k1, self.k2 = TorchModel(model), rows, k1, k2
+        self.dropout, self.rng, self.alpha = dropout, rng, alpha
+        count = 2 if model.cell == "lstm" else 1
+        zeros = [torch.zeros(L, H, dtype=torch.float64) for _ in range(count)]
+        self.learned = (
+            [] if initial is None else [torch.tensor(a, requires_grad=True) for a in initial.parameters.values()]
+        )
+        self.initial = self.learned or zeros
+
+    def parameters(self) -> list[Any]:
+        return [*self.net.parameters(), *self.learned]
+
+    def named(self) -> dict[str, Any]:
+        names = [f"initial_state.{name}" for name in ("h_0", "c_0")]
+        return dict(self.net.named_parameters()) | dict(zip(names, self.learned, strict=False))
+
+    def mask(self, size: int) -> Any:
+        if not self.dropout:
+            return 1.0
+        assert self.rng is not None
+        return torch.from_numpy(draw_mask((1, B, size), self.dropout, np.dtype(np.float64), self.rng))
+
+    def losses(self) -> Any:
+        """Loss, penalty and items of window after window, epoch after epoch."""
+        while True:
+            states: dict[int, Any] = {0: None}
+            reached = 0
+            for start, first, stop in bptt.schedule(self.rows.steps, self.k1, self.k2):
+                at = min(reached, start)
+                with torch.no_grad():
+                    self.read(at, start, states, 1.0)
+                output = torch.stack(self.read(start, stop, states, self.mask(E)))[first - start :] * self.mask(H)
+                logits = self.net.decoder(output)
+                targets = torch.from_numpy(self.rows.targets[first:stop].astype(np.int64))
+                kept = int((targets != -100).sum())
+                loss = (
+                    torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+                    if kept
+                    else logits.sum() * 0
+                )
+                yield loss, self.alpha * output.pow(2).mean(), kept
+                reached = stop
+
+    def read(self, start: int, stop: int, states: dict[int, Any], mask: Any) -> list[Any]:
+        """Outputs of steps [start, stop); the state at `start` is a constant, those after are kept as such."""
+        outputs = []
+        state = states[start]
+        for t in range(start, stop):
+            begin = [s[:, None].expand(L, B, H) for s in self.initial]
+            reset = torch.from_numpy(self.rows.reset[t])[None, :, None]
+            state = begin if state is None else [torch.where(reset, b, s) for b, s in zip(begin, state, strict=True)]
+            x = self.net.embedding(torch.from_numpy(self.rows.inputs[t : t + 1])) * mask
+            given = [s.contiguous() for s in state]
+            out, after = self.net.rnn(x, tuple(given) if len(given) == 2 else given[0])
+            state = list(after) if isinstance(after, tuple) else [after]
+            states[t + 1] = [s.detach() for s in state]
+            outputs.append(out[0])
+        return outputs
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_trajectory_equals_torch(cell: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("k1", "k2"), [(5, 5), (4, 7), (3, 50), (6, 4), (1, 1), (50, 50)])
+@pytest.mark.parametrize("options", ["plain", "documents", "dropout", "learned", "penalty"])
+def test_trajectory_equals_torch(cell: str, k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
+    documents = [0, 4, 5, 30, 43] if options in ("documents", "learned") else None
+    rows = ContiguousRows(rng.integers(0, 6, B * 17 + 2), batch=B, documents=documents)
     model = new(cell, rng)
-    reference = TorchModel(model)
-    stream = Stream(rng.integers(0, 6, 3 * 20 + 1), batch=3, steps=5)  # 4 windows: the third epoch begins at step 9
-    torch_optimizer = torch.optim.Adam(reference.parameters(), lr=0.02)
-    trainer = train(model, stream.forever(), Adam(model.parameters, lr=0.02), max_norm=0.3)
-    windows = stream.forever()
+    ours: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
+    if options == "dropout":
+        ours, theirs = ({"dropout": 0.4, "rng": np.random.default_rng(7)} for _ in range(2))
+    if options == "learned":
+        learned = Learned(cell, rng)
+        ours, theirs = {"initial_state": learned}, {"initial": learned}
+    if options == "penalty":
+        ours["regularization"] = lambda h, reset: (0.3 * (h**2).mean(), 0.6 * h / h.size)
+        theirs["alpha"] = 0.3
+    replay = Replay(model, rows, k1, k2, **theirs)
+    task = LanguageModel(model, rows, k1=k1, k2=k2, **ours)
+    torch_optimizer = torch.optim.Adam(replay.parameters(), lr=0.02)
+    updates = 11
     clipped = 0
-    state: Any = None
-    for number in range(1, 12):
-        window = next(windows)
-        if window.starts:
-            state = None
-        logits, state = reference(torch.from_numpy(window.inputs), state)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(window.targets).flatten())
+    for step, (loss, penalty, count) in zip(
+        Trainer(task, Adam(task.parameters, lr=0.02), steps=updates, max_norm=0.1, progress=False),
+        replay.losses(),
+        strict=False,
+    ):
         torch_optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.3)
-        clipped += bool(norm > 0.3)
+        (loss + penalty).backward()
+        for parameter in replay.learned:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        norm = torch.nn.utils.clip_grad_norm_(replay.parameters(), 0.1)
+        clipped += bool(norm > 0.1)
         torch_optimizer.step()
-        state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-
-        step = next(trainer)
-        assert step.number == number
-        assert step.characters == 15
+        assert step.items == count
         assert step.loss == pytest.approx(loss.item(), rel=TOLERANCE["trajectory"])
+        assert step.penalty == pytest.approx(penalty.item(), rel=TOLERANCE["trajectory"])
         assert step.gradient_norm == pytest.approx(norm.item(), rel=TOLERANCE["trajectory"])
     assert clipped > 0
-    for name, parameter in reference.named_parameters():
-        assert_close(name, model.parameters[name], parameter.detach().numpy(), rel=TOLERANCE["trajectory"])
+    assert list(task.parameters) == list(replay.named())
+    for name, parameter in replay.named().items():
+        assert_close(name, task.parameters[name], parameter.detach().numpy(), rel=TOLERANCE["trajectory"])
 
 
-def test_units_of_a_step(rng: np.random.Generator) -> None:
-    model = new("rnn", rng)
-    step = next(train(model, Stream(rng.integers(0, 6, 31), 3, 5).epoch(), SGD(model.parameters, lr=0.1)))
-    assert step.bits * math.log(2) == pytest.approx(step.loss)
-    assert step.characters_per_second == pytest.approx(15 / step.seconds)
+def test_epochs_and_positions(rng: np.random.Generator) -> None:
+    rows = ContiguousRows(rng.integers(0, 6, 2 * 11 + 1), batch=2)
+    task = LanguageModel(new("rnn", rng), rows, k1=4)
+    seen = [(task.step().count, task.epoch, task.position) for _ in range(7)]
+    assert seen == [(8, 1, 4), (8, 1, 8), (6, 1, 11), (8, 2, 4), (8, 2, 8), (6, 2, 11), (8, 3, 4)]
+    short = LanguageModel(new("rnn", rng), rows, k1=4, k2=1)  # the last window would have no loss
+    assert [(short.step().count, short.epoch, short.position) for _ in range(3)] == [(2, 1, 4), (2, 1, 8), (2, 2, 4)]
+    assert Trainer(task, SGD(task.parameters, lr=0.1), steps=1, progress=False).run().steps == 1
 
 
-def test_stopping_is_ceasing_to_ask(rng: np.random.Generator) -> None:
-    model = new("rnn", rng)
-    stream = Stream(rng.integers(0, 6, 61), 3, 5)
-    steps = train(model, stream.epoch(), SGD(model.parameters, lr=0.1))
-    next(steps)
-    after_one = model.state_dict()
-    steps.close()  # type: ignore[attr-defined]
-    for name, array in after_one.items():
-        assert_close(name, model.parameters[name], array, rel=0)
-    model = new("rnn", rng)
-    assert len(list(train(model, stream.epoch(), SGD(model.parameters, lr=0.1)))) == stream.windows_per_epoch
+def test_each_epoch_begins_with_the_initial_state(rng: np.random.Generator) -> None:
+    model = new("lstm", rng)
+    task = LanguageModel(model, ContiguousRows(rng.integers(0, 6, 31), batch=3), k1=5)
+    losses = [task.step().loss for _ in range(6)]  # no updates between
+    assert losses[:2] == losses[2:4] == losses[4:]
+    assert losses[0] != losses[1]
+
+
+def test_a_window_without_a_target(rng: np.random.Generator) -> None:
+    rows = ContiguousRows(rng.integers(0, 6, 5), batch=1, documents=[0, 2])
+    assert (rows.targets[:, 0] == -100).tolist() == [False, True, False, False]
+    task = LanguageModel(new("rnn", rng), rows, k1=1)
+    outcomes = [task.step() for _ in range(4)]
+    assert [o.count for o in outcomes] == [1, 0, 1, 1]
+    assert outcomes[1].loss == 0.0
+    assert all((gradient == 0).all() for gradient in outcomes[1].gradients.values())
+    trainer = Trainer(task, SGD(task.parameters, lr=0.1), steps=4, accumulate=2, progress=False)
+    assert [step.items for step in trainer] == [1, 2, 1, 2]
+
+
+def test_regularizers_of_the_package_fit(rng: np.random.Generator) -> None:
+    rows = ContiguousRows(rng.integers(0, 6, 61), batch=B, documents=[0, 7])
+
+    def ar_and_tar(h: np.ndarray, reset: np.ndarray) -> tuple[float, np.ndarray]:
+        ar, d_ar = regularizers.activity(h, 2.0, reduction="mean")
+        tar, d_tar = regularizers.temporal_activity(h, 1.0, reduction="mean", reset=reset)
+        return float(ar + tar), d_ar + d_tar
+
+    task = LanguageModel(new("lstm", rng), rows, k1=5, regularization=ar_and_tar)
+    assert task.step().penalty > 0
+
+
+def test_only_one_window_is_in_memory(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = LanguageModel(new("lstm", rng), ContiguousRows(rng.integers(0, 6, 301), batch=B), k1=5, k2=8)
+    task.step()
+    before = [weakref.ref(task._last.trace), weakref.ref(task._last.gradients)]  # type: ignore[union-attr]
+    forward = bptt.stream.forward
+
+    def look(*arguments: Any) -> Any:
+        gc.collect()
+        assert all(ref() is None for ref in before)
+        return forward(*arguments)
+
+    monkeypatch.setattr(bptt.stream, "forward", look)
+    task.step()
 
 
 def test_learns_what_can_be_learned(rng: np.random.Generator) -> None:
     codes = np.tile(np.arange(6), 200)  # a, b, c ... in turn: certain once the last is known
     model = new("lstm", rng, np.float32)
     assert evaluate(model, codes) == pytest.approx(math.log(6), abs=0.3)
-    for step in train(model, Stream(codes, 4, 10).forever(), Adam(model.parameters, lr=0.03)):
-        if step.number == 60:
-            break
-    assert evaluate(model, codes) < 0.1 < unigram_entropy(codes)
+    task = LanguageModel(model, ContiguousRows(codes, batch=4), k1=10, held_out=codes[:300])
+    steps = list(Trainer(task, Adam(model.parameters, lr=0.03), steps=60, evaluate_every=30, progress=False))
+    assert steps[-1].evaluation is not None
+    assert steps[-1].evaluation["loss"] < 0.1 < unigram_entropy(codes)
+    assert steps[-1].evaluation["bits"] * NATS_PER_BIT == pytest.approx(steps[-1].evaluation["loss"])
+    assert steps[-1].evaluation["perplexity"] == pytest.approx(math.exp(steps[-1].evaluation["loss"]))
+    assert evaluate(model, codes[:300]) == steps[-1].evaluation["loss"]
+
+
+# --- what is not finite
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_divergence_stops_before_the_update(bad: float, rng: np.random.Generator) -> None:
+def test_a_parameter_is_blamed_before_all_else(bad: float, rng: np.random.Generator) -> None:
     model = new("rnn", rng)
     model.parameters["decoder.bias"][2] = bad
     before = model.state_dict()
-    with pytest.raises(DivergedError, match=r"^the loss of rnn became (nan|inf) at step 1$"):
-        next(train(model, Stream(rng.integers(0, 6, 31), 3, 5).epoch(), SGD(model.parameters, lr=0.1)))
+    task = LanguageModel(model, ContiguousRows(rng.integers(0, 6, 31), batch=3), k1=5)
+    where = rf"parameter decoder\.bias\[2\] is {bad} \(1 of 6 are not finite\)"
+    with pytest.raises(DivergedError, match=rf"^the loss became (nan|inf) at step 1; first: {where}$"):
+        Trainer(task, SGD(model.parameters, lr=0.1), steps=3, progress=False).run()
     for name, array in before.items():
         assert np.array_equal(model.parameters[name], array, equal_nan=True)
+
+
+def test_layer_step_and_gate_are_named_in_the_rows_own_steps(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 2 begins a document at step 7: to the layer a piece of its own; NaN is planted in its second step."""
+    codes = rng.integers(0, 6, 3 * 12 + 1)
+    rows = ContiguousRows(codes, batch=3, documents=[0, 2 * 12 + 7])
+    task = LanguageModel(new("lstm", rng), rows, k1=5, k2=6)
+    embed = task.model.embedding.forward
+
+    def spoil(indices: np.ndarray) -> Any:
+        trace = embed(indices)
+        if len(indices) == 6 and spoiled == "window":  # steps 4 to 9
+            trace.output[8 - 4, 2, 1] = np.nan
+        return trace
+
+    spoiled = ""
+    monkeypatch.setattr(task.model.embedding, "forward", spoil)
+    assert task.step().count == 15
+    assert task.blame() is None
+    spoiled = "window"
+    with pytest.raises(
+        DivergedError, match=r"^the loss became nan at step 1; first: layer 0, step 8, input, sample 2, unit 1 is nan$"
+    ):
+        Trainer(task, SGD(task.parameters, lr=0.1), steps=3, progress=False).run()
+
+
+def test_a_gradient_that_overflows_is_found(rng: np.random.Generator) -> None:
+    def penalty(h: np.ndarray, reset: np.ndarray) -> tuple[float, np.ndarray]:
+        d_h = np.zeros_like(h)
+        d_h[3] = np.inf
+        return 0.0, d_h
+
+    rows = ContiguousRows(rng.integers(0, 6, 31), batch=3)
+    task = LanguageModel(new("rnn", rng), rows, k1=5, regularization=penalty)
+    with pytest.raises(DivergedError, match=r"first: layer 1, step 3, gradient of h, sample 0, unit 0 is inf$"):
+        Trainer(task, SGD(task.parameters, lr=0.1), steps=3, progress=False).run()
+
+
+def test_logits_that_overflow_are_found(rng: np.random.Generator) -> None:
+    model = new("rnn", rng)
+    model.parameters["rnn.bias_ih_l1"][...] = 50  # every h is 1
+    model.parameters["decoder.weight"][...] = 1e308
+    task = LanguageModel(model, ContiguousRows(rng.integers(0, 6, 31), batch=3), k1=5)
+    task.step()
+    assert str(task.blame()).startswith("logits of steps 0 on[")
+
+
+# --- held out
 
 
 def test_evaluate_is_the_mean_over_rows_that_carry_their_state(rng: np.random.Generator) -> None:
     model = new("lstm", rng)
     codes = rng.integers(0, 6, 2 * 33 + 1)
     reference = TorchModel(model)
-    rows = Stream(codes, 2, 1)
+    rows = ContiguousRows(codes, batch=2)
     logits, _ = reference(torch.from_numpy(rows.inputs))
     want = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(rows.targets).flatten()).item()
     for steps in (1, 7, 33):
         assert evaluate(model, codes, rows=2, steps=steps) == pytest.approx(want, rel=TOLERANCE["float64"])
-    assert want / NATS_PER_BIT == pytest.approx(want / math.log(2))
+    assert evaluate(model, rows) == pytest.approx(want, rel=TOLERANCE["float64"])
+
+
+def test_evaluate_respects_documents_and_the_learned_state(rng: np.random.Generator) -> None:
+    model, learned = new("lstm", rng), Learned("lstm", rng)
+    rows = ContiguousRows(rng.integers(0, 6, B * 17 + 1), batch=B, documents=[0, 5, 20])
+    replay = Replay(model, rows, rows.steps, rows.steps, initial=learned)
+    loss, _, count = next(replay.losses())
+    task = LanguageModel(model, rows, k1=5, held_out=rows, initial_state=learned)
+    assert task.evaluate()["loss"] == pytest.approx(loss.item(), rel=TOLERANCE["float64"])
+    assert count == B * 17 - 2
+    initial = tuple(learned.parameters.values())
+    assert evaluate(model, rows, initial=initial, steps=4) == pytest.approx(loss.item(), rel=TOLERANCE["float64"])
 
 
 def test_evaluate_of_a_short_text(rng: np.random.Generator) -> None:
     assert evaluate(new("rnn", rng), np.array([0, 1])) > 0
-    with pytest.raises(ValueError, match="text: expected at least 2 characters"):
+    with pytest.raises(ValueError, match="inputs: expected at least one item"):
         evaluate(new("rnn", rng), np.array([0]))
 
 
-def test_state_is_dropped_where_rows_begin(rng: np.random.Generator) -> None:
-    model = new("rnn", rng)
-    window = Window(rng.integers(0, 6, (5, 3)), rng.integers(0, 6, (5, 3)), starts=True)
-    follows = Window(window.inputs, window.targets, starts=False)
-    still = SGD(model.parameters, lr=0.0)
-    again = [step.loss for step in train(model, [window, window], still)]
-    carried = [step.loss for step in train(model, [window, follows], still)]
-    assert again[0] == again[1] == carried[0] != carried[1]
+# --- what is refused
+
+
+def test_refuses_arguments(rng: np.random.Generator) -> None:
+    model, rows = new("rnn", rng), ContiguousRows(rng.integers(0, 6, 31), batch=3)
+    for arguments, message in (
+        ({"k1": 0}, "k1: expected an integer of at least 1; got 0"),
+        ({"k1": 5, "k2": 0}, "k2: expected an integer of at least 1; got 0"),
+        ({"k1": 5, "dropout": 1.5}, "dropout: expected a number between 0 and 1"),
+        ({"k1": 5, "dropout": 0.5}, "rng: expected a generator that draws the dropout masks; got None"),
+        ({"k1": 12, "k2": 2}, "rows: expected more than k1 - k2 = 10 steps; got 10"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            LanguageModel(model, rows, **arguments)
+    with pytest.raises(TypeError, match=r"^rows: expected ContiguousRows of codes; got an array"):
+        LanguageModel(model, rows.inputs, k1=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^rows: expected ContiguousRows of codes"):
+        LanguageModel(model, ContiguousRows(np.ones((9, 2)), np.ones((9, 2)), batch=3), k1=5)
+    with pytest.raises(ValueError, match=r"^held_out: expected codes to evaluate on; got None$"):
+        LanguageModel(model, rows, k1=5).evaluate()

@@ -39,8 +39,8 @@ def step_forward(a, gates, hidden, c_prev, c, m):
 
 
 @inner
-def step_backward(dm, dc, gates, hidden, c_prev, c, clip, da, dc_prev):
-    """Undo (4) to (2) in one row; dc becomes the total, and da is clipped."""
+def step_backward(dm, dc, gates, hidden, c_prev, c, da, dc_prev):
+    """Undo (4) to (2) in one row; dc becomes the total."""
     n = c.size
     i, f = gates[:n], gates[hidden : hidden + n]
     g, o = gates[2 * hidden : 2 * hidden + n], gates[3 * hidden : 3 * hidden + n]
@@ -57,9 +57,6 @@ def step_backward(dm, dc, gates, hidden, c_prev, c, clip, da, dc_prev):
         da_f[j] = dc_j * c_prev[j] * f[j] * (one - f[j])  # in f
         da_g[j] = dc_j * i[j] * (one - g[j] * g[j])  # in g
         dc_prev[j] += dc_j * f[j]  # undoes (3), in c_prev
-    if clip < math.inf:
-        for gate in range(4):
-            clamp(da[gate * hidden : gate * hidden + n], clip)
 
 
 @inner
@@ -143,7 +140,10 @@ def backward_part(
                 dm_b = dm[(b - first) * hidden : (b - first + 1) * hidden] if projected else dh[new : new + units]
                 n = (t * batch + b) * rows
                 gates_b, da_b = gates[n + unit : n + rows], da[n + unit : n + rows]
-                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, clip, da_b, dc_prev)
+                step_backward(dm_b, dc_b, gates_b, hidden, c_prev, c_b, da_b, dc_prev)
+                if clip < math.inf:
+                    for gate in range(4):
+                        clamp(da_b[gate * hidden : gate * hidden + units], clip)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return

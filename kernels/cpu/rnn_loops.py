@@ -33,8 +33,8 @@ def step_forward(a, h, relu):
 
 
 @inner
-def step_backward(dh, h, relu, clip, da):
-    """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²; da is clipped."""
+def step_backward(dh, h, da, relu):
+    """Undo (2) in one row: relu' = 0 at 0 and below, tanh' = 1-tanh²."""
     zero, one = h.dtype.type(0), h.dtype.type(1)
     if relu:
         for j in range(h.size):
@@ -42,8 +42,6 @@ def step_backward(dh, h, relu, clip, da):
     else:
         for j in range(h.size):
             da[j] = dh[j] * (one - h[j] * h[j])
-    if clip < math.inf:
-        clamp(da, clip)
 
 
 @Kernel
@@ -97,7 +95,10 @@ def backward_part(
             size = together * units
             for b in range(b_0, b_1, together):
                 n, new = (t * batch + b) * hidden + unit, ((t + 1) * batch + b) * hidden + unit
-                step_backward(dh[new : new + size], h[new : new + size], relu, clip, da[n : n + size])  # undoes (2)
+                da_b = da[n : n + size]
+                step_backward(dh[new : new + size], h[new : new + size], da_b, relu)  # undoes (2)
+                if clip < math.inf:
+                    clamp(da_b, clip)
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return

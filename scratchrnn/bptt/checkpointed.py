@@ -18,7 +18,7 @@ from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_positive_int
 from scratchrnn.backends import Kernels, memory
-from scratchrnn.bptt.full import Cotangent, check_layer
+from scratchrnn.bptt.full import Cotangent, check_unwrapped
 from scratchrnn.layers import direction, edge
 from scratchrnn.layers.direction import Cell, Weights
 from scratchrnn.layers.stack import Recurrent
@@ -84,7 +84,7 @@ def checkpointed(
     >>> bool((grads.parameters["weight_hh_l0"] == want.parameters["weight_hh_l0"]).all())
     True
     """
-    check_layer(layer)
+    check_unwrapped(layer)
     if layer.bidirectional:
         raise ValueError(
             "layer: expected one direction, since the reverse one starts from the end and its states at a segment need "

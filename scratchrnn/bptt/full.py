@@ -8,14 +8,15 @@ from typing import Any
 from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_array, describe
 from scratchrnn.layers.stack import Recurrent
+from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.trace import Gradients, State
 
-Layer = Recurrent
+Layer = Recurrent | Wrapper
 Cotangent = FloatArray | Callable[[FloatArray, int], FloatArray] | None
 
 
 def full(
-    layer: Recurrent,
+    layer: Layer,
     x: FloatArray,
     d_output: Cotangent = None,
     *,
@@ -29,7 +30,7 @@ def full(
 
     Parameters
     ----------
-    layer : RNN or LSTM
+    layer : RNN or LSTM, or a wrapper of one
     x, state, lengths
         As in `layer.forward`.
     d_output : ndarray or callable, optional
@@ -52,6 +53,13 @@ def full(
 
 
 def check_layer(layer: Any) -> None:
-    """Raise unless it is a recurrent layer."""
-    if not isinstance(layer, Recurrent):
+    """Raise unless it is a recurrent layer, or wraps one."""
+    if not isinstance(layer, Layer):
         raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
+
+
+def check_unwrapped(layer: Any) -> None:
+    """Raise unless it is a recurrent layer itself, so that parts of one pass can be run anew."""
+    if isinstance(layer, Wrapper):
+        raise TypeError(f"layer: expected an RNN or LSTM itself, not what wraps one; got {layer!r}")
+    check_layer(layer)

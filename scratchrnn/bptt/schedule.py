@@ -14,7 +14,7 @@ their losses are left out.
 References
 ----------
 Williams, Peng, "An efficient gradient-based algorithm for on-line training of recurrent network trajectories", 1990,
-section 3. Sutskever, "Training recurrent neural networks", PhD thesis, 2013, section 2.8.6 (the names k1 and k2).
+section 3. Sutskever, "Training recurrent neural networks", PhD thesis, 2013 (the names k1 and k2).
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Stream:
 
     Parameters
     ----------
-    layer : RNN or LSTM
+    layer : RNN or LSTM, or a wrapper of one
         In one direction. Its weights are read at each call.
     initial : ndarray (L, P), or (h_0 (L, P), c_0 (L, H)) for an LSTM, optional
         State of a sample at its beginning, at the first call and after a reset; read at each call, zeros when absent.

@@ -26,7 +26,7 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_positive_int, describe
-from scratchrnn.bptt.full import Cotangent
+from scratchrnn.bptt.full import Cotangent, check_unwrapped
 from scratchrnn.bptt.schedule import Span, schedule
 from scratchrnn.bptt.stream import check_stream_layer
 from scratchrnn.layers import direction, edge
@@ -83,6 +83,7 @@ def truncated(
     >>> grads.parameters["weight_hh_l0"].shape, grads.h.shape
     ((16, 4), (101, 2, 4))
     """
+    check_unwrapped(layer)
     check_stream_layer(layer)
     trace = layer.forward(x, state, lengths)
     d = _whole_cotangent(layer, trace, d_output, k1, k2)
@@ -159,6 +160,7 @@ def truncation_bias(
     >>> srnn.bptt.truncation_bias(lstm, x, d_output, k2=(1, 5, 50))
     TruncationBias(cosine at k2=1: 0.810, k2=5: 0.984, k2=50: 1.000)
     """
+    check_unwrapped(layer)
     check_stream_layer(layer)
     if not isinstance(k2, Sequence) or isinstance(k2, str) or not k2:
         raise TypeError(f"k2: expected a sequence of at least one integer; got {describe(k2)}")

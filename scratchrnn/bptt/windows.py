@@ -80,7 +80,7 @@ def windows(
 
     Parameters
     ----------
-    layer : RNN or LSTM
+    layer : RNN or LSTM, or a wrapper of one
         In one direction.
     x : ndarray (T, B, I), or (B, T, I) with batch_first, or (T, I); or callable
         The whole input; or x(start, stop), which returns that of steps [start, stop) in the same layout.

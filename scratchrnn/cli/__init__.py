@@ -17,8 +17,10 @@ import typer
 from scratchrnn import __version__, backends
 from scratchrnn.cli.check import check
 from scratchrnn.cli.info import info
+from scratchrnn.cli.sample import sample
 from scratchrnn.cli.study import study
 from scratchrnn.cli.terminal import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, InputError, print_error, user_input
+from scratchrnn.cli.train import train
 from scratchrnn.cli.warmup import warmup
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which typer ships under no name
@@ -51,6 +53,11 @@ def start(
 
         $ scratchrnn study --quick
 
+    Train a character model on a text, and let it write:
+
+        $ scratchrnn train book.txt --out book
+        $ scratchrnn sample book --prompt "The "
+
     Is everything computed as torch computes it?
 
         $ scratchrnn check
@@ -69,7 +76,7 @@ def start(
         typer.echo(context.get_help())
 
 
-for command in (study, check, info, warmup):
+for command in (study, train, sample, check, info, warmup):
     app.command()(command)
 
 

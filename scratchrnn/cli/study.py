@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scratchrnn.cli.signals import Wishes, asked_to_stop
 from scratchrnn.cli.terminal import FAILED, InputError, print_error, user_input
 
 if TYPE_CHECKING:
@@ -66,7 +63,7 @@ def study(
         check_folder(out, steps=settings.steps, force=force)
 
     name = data.DEFAULT_TEXT_NAME if text is None else text.name
-    with asked_to_stop() as wishes, Display(settings) as display:
+    with asked_to_stop(StudyWishes()) as wishes, Display(settings) as display:
         results = run(source, settings, text_name=name, tell=wishes.watch(display.tell), stop=wishes)
         if results.stopped and not results.steps_done and is_study(out):
             print_error(f"{results.stopped} before the first step; {out} is as it was")
@@ -107,20 +104,17 @@ def _write(out: Path, files: Mapping[str, bytes]) -> None:
         raise InputError(f"{message}; the study is in {rescue}") from None
 
 
-class Wishes:
-    """How often it was wished to stop, by Ctrl-C or a signal to end; at the third time it interrupts.
+class StudyWishes(Wishes):
+    """The first ends the training, the second the measurements; the third interrupts.
 
-    `doing` says what is being done, and so what a wish does; `exit_code` is that of the first wish, 0 without.
+    `doing` says what is being done, and so what a wish does.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.exit_code = 0
-        self.doing = ""
+    patience = 2
 
-    def __call__(self) -> int:
-        """How often until now."""
-        return self.count
+    def __init__(self) -> None:
+        super().__init__()
+        self.doing = ""
 
     def watch(self, tell: Callable[[Progress], None]) -> Callable[[Progress], None]:
         """The same `tell`, noting what is being done."""
@@ -131,43 +125,10 @@ class Wishes:
 
         return noting
 
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Count, and say what that does. Written straight to the terminal: a signal may come inside a print."""
-        self.count += 1
-        self.exit_code = self.exit_code or 128 + number
-        if number not in {signal.SIGINT, signal.SIGTERM}:
-            _leave_terminal()
-        if self.count >= 3:
-            signal.signal(number, signal.SIG_DFL)  # an exception may be lost where Python cannot raise it; then this
-            raise KeyboardInterrupt
-        with suppress(OSError):
-            os.write(2, f"\n{self._answer()}\n".encode())
-
-    def _answer(self) -> str:
+    def answer(self) -> str:
+        """What the wish that has just come will do."""
         if self.doing == "write the report":
             return f"the report is being written; {'twice' if self.count == 1 else 'once'} more to give it up"
         if self.doing == "train" and self.count == 1:
             return "stopping and measuring what was reached; once more to skip that"
         return "stopping; writing what was reached"
-
-
-def _leave_terminal() -> None:
-    """The terminal has gone: nothing more is written to it, which would fail."""
-    for stream in (1, 2):
-        if os.isatty(stream):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[Wishes]:
-    """Within the block a signal is a wish, to be asked for between two steps, so that nothing is left half done."""
-    wishes = Wishes()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if os.name == "posix" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, wishes.on_signal) for number in numbers}
-    try:
-        yield wishes
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -33,4 +33,13 @@ def _in_words(error: Exception) -> str:
 
 def print_error(message: str) -> None:
     """Write one line to stderr."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    _print("error", message)
+
+
+def print_warning(message: str) -> None:
+    """Write one line to stderr; the command goes on."""
+    _print("warning", message)
+
+
+def _print(kind: str, message: str) -> None:
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201

@@ -2,6 +2,7 @@
 
 from scratchrnn.data.contiguous import ContiguousRows
 from scratchrnn.data.digit_images import digits
+from scratchrnn.data.digit_strings import DigitStrings, digit_strings
 from scratchrnn.data.rows import Stream, Window
 from scratchrnn.data.tasks import (
     ADDING_BASELINE,
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_TEXT_NAME",
     "TEMPORAL_ORDER_BASELINE",
     "ContiguousRows",
+    "DigitStrings",
     "Stream",
     "Vocabulary",
     "Window",
@@ -36,6 +38,7 @@ __all__ = [
     "copy_memory",
     "copy_memory_baseline",
     "default_text",
+    "digit_strings",
     "digits",
     "join_documents",
     "parity",

@@ -147,8 +147,8 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.characters)
 
-    def encode(self, text: str) -> IntArray:
-        """Codes (N,) of the characters of `text`.
+    def encode(self, text: str, name: str = "text") -> IntArray:
+        """Codes (N,) of the characters of `text`; `name` is what a message calls it.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class Vocabulary:
         if unknown.any():
             at = int(np.argmax(unknown))
             raise ValueError(
-                f"text: character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} is not among the "
+                f"{name}: character {text[at]!r} (U+{ord(text[at]):04X}) at position {at} is not among the "
                 f"{len(self)} of the vocabulary"
             )
         return codes

@@ -45,30 +45,30 @@ def readable(array: FloatArray) -> FloatArray:
     return array if type(array) is np.ndarray and array.flags.carray else memory.copy(array)
 
 
-def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool) -> IntArray:
-    """Return lengths as (B,) int64, `steps` for all when absent."""
+def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool, name: str = "lengths") -> IntArray:
+    """Return lengths as (B,) int64, `steps` for all when absent; `name` is for messages."""
     if lengths is None:
         ns = np.empty(batch, np.int64)
         ns.fill(steps)
         return ns
     if not batched:
-        raise ValueError("lengths: expected None for an input without a batch axis; give x[:length] instead")
+        raise ValueError(f"{name}: expected None for an input without a batch axis; give x[:length] instead")
     if not isinstance(lengths, (Sequence, np.ndarray)) or isinstance(lengths, (str, bytes)):
-        raise TypeError(f"lengths: expected {batch} integers; got {describe(lengths)}")
+        raise TypeError(f"{name}: expected {batch} integers; got {describe(lengths)}")
     try:
         array = np.asarray(lengths)
     except ValueError:
-        raise TypeError(f"lengths: expected {batch} integers; got {describe(lengths)}") from None
+        raise TypeError(f"{name}: expected {batch} integers; got {describe(lengths)}") from None
     if array.shape != (batch,):
-        raise ValueError(f"lengths: expected shape ({batch},), one for each sample; got {array.shape}")
+        raise ValueError(f"{name}: expected shape ({batch},), one for each sample; got {array.shape}")
     mixed = not isinstance(lengths, np.ndarray) and any(isinstance(n, (bool, np.bool_)) for n in lengths)
     if (array.dtype.kind not in "iu" and array.size) or mixed or isinstance(lengths, np.ma.MaskedArray):
-        raise TypeError(f"lengths: expected integers; got {describe(lengths) if mixed else f'dtype {array.dtype}'}")
+        raise TypeError(f"{name}: expected integers; got {describe(lengths) if mixed else f'dtype {array.dtype}'}")
     outside = np.flatnonzero((array < 1) | (array > steps))
     if outside.size:
         at = int(outside[0])
         raise ValueError(
-            f"lengths: expected values from 1 to {steps}, the number of time steps; got {array[at]} at sample {at}"
+            f"{name}: expected values from 1 to {steps}, the number of time steps; got {array[at]} at sample {at}"
         )
     return array.astype(np.int64)
 
@@ -81,6 +81,7 @@ def enter_state(
     dtype: DType,
     why: str | Callable[[], str],
     partial: bool = False,
+    slot: str | None = None,
 ) -> tuple[FloatArray | None, ...]:
     """Check a state or the gradient of one, and return its arrays, one per entry of `shapes` (h, then c).
 
@@ -95,10 +96,13 @@ def enter_state(
         What the shapes follow from, for messages.
     partial : bool
         Whether one of the pair may be None.
+    slot : "0" or "n", optional
+        Whether these are initial or final states, for messages. When absent, a state is initial and d_state is final.
     """
     if value is None:
         return (None,) * len(shapes)
     prefix, suffix = ("d_", "n") if name.startswith("d_") else ("", "0")
+    suffix = slot or suffix
     if len(shapes) == 1:
         return (check_array(f"{prefix}h_{suffix}", value, shape=shapes[0], dtype=dtype, why=why),)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
@@ -119,7 +123,9 @@ def enter_clip(clip: Any, dtype: DType) -> float:
     if clip is None or (isinstance(clip, Real) and clip == math.inf):
         return math.inf
     bound = check_real("clip", clip, above=0.0)
-    if dtype.type(bound) == 0:
+    with np.errstate(all="ignore"):  # beyond the largest number of the dtype it is infinite there
+        vanishes = dtype.type(bound) == 0
+    if vanishes:
         raise ValueError(f"clip: expected a number above 0 in {dtype.name}; got {clip}")
     return bound
 
@@ -128,7 +134,7 @@ def enter_cut(cut: Any, trace: Trace) -> BoolArray | None:
     """Return as (T, B), in the input's order of time, where nothing flows to the state before; None when absent."""
     if cut is None:
         return None
-    if not isinstance(cut, np.ndarray) or cut.dtype != np.bool_:
+    if not isinstance(cut, np.ndarray) or isinstance(cut, np.ma.MaskedArray) or cut.dtype != np.bool_:
         raise TypeError(f"cut: expected a NumPy array of bool; got {describe(cut)}")
     shape = trace.output.shape[:-1]
     if cut.shape != shape:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_dtype, check_int, check_positive_int, describe
+from scratchrnn._validate import check_array, check_dtype, check_indices, check_int, check_positive_int
 from scratchrnn.init import normal_
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
@@ -71,13 +71,7 @@ class Embedding(Module):
 
     def __call__(self, indices: IntArray) -> FloatArray:
         """Rows (..., E) for integer indices (...) in 0..V-1."""
-        if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
-            raise TypeError(f"indices: expected a NumPy array of integers; got {describe(indices)}")
-        outside = (indices < 0) | (indices >= self.num_embeddings)
-        if outside.any():
-            at = tuple(int(i) for i in np.unravel_index(int(np.argmax(outside)), indices.shape))
-            raise ValueError(f"indices: expected values from 0 to {self.num_embeddings - 1}; got {indices[at]} at {at}")
-        rows: FloatArray = self.parameters["weight"][indices]
+        rows: FloatArray = self.parameters["weight"][check_indices("indices", indices, self.num_embeddings)]
         return rows
 
     def forward(self, indices: IntArray) -> EmbeddingTrace:

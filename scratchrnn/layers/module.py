@@ -39,6 +39,11 @@ class Module(ABC):
     def config(self) -> dict[str, Any]:
         """Arguments that construct a layer of this kind and size, without backend and rng."""
 
+    @classmethod
+    def _of_config(cls, config: dict[str, Any]) -> Self:
+        """Build what `config` describes; where its values are not the constructor's own, they are turned into them."""
+        return cls(**config)
+
     def _allocate(self, shapes: Mapping[str, tuple[int, ...]], dtype: DType) -> None:
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "_parameter_shapes", dict(shapes))
@@ -135,7 +140,7 @@ class Module(ABC):
         if written_by != cls.__name__:
             raise ValueError(f"{path}: expected a saved {cls.__name__}; got a saved {written_by}")
         try:
-            layer = cls(**config)
+            layer = cls._of_config(config)
             layer.load_state_dict(tensors)
         except (ValueError, TypeError, MemoryError) as error:
             raise ValueError(f"{path}: {error}") from None

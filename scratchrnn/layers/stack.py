@@ -7,6 +7,8 @@ backward:         the same walk in reverse, each step undoing the one that it na
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -40,6 +42,9 @@ from scratchrnn.trace import (
     reverse_time,
     zero_padding,
 )
+
+RunForward = Callable[..., LayerTrace]  # direction.forward, or what stands in for it
+RunBackward = Callable[..., tuple[FloatArray, LayerGradients, Weights]]  # direction.backward likewise
 
 
 class Recurrent(Module):
@@ -241,26 +246,37 @@ class Recurrent(Module):
         ValueError, TypeError
             An argument of the wrong shape, dtype or range; the message names it.
         """
+        run = partial(direction.forward, minimal=_is_minimal(trace))
+        generator = self.rng if rng is None else check_rng("rng", rng)
+        return self._forward(x, state, lengths, training, generator, self.state_dict, run)
+
+    def _forward(
+        self,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        training: bool,
+        rng: Rng,
+        weights: Callable[[], dict[str, FloatArray]],  # asked once all arguments are known to be right; the trace's own
+        run: RunForward,
+    ) -> Trace:
+        """`forward` with these weights, each layer and direction run by `run`."""
         kernels = backends.load(self.backend)
         check_bool("training", training)
-        minimal = _is_minimal(trace)
-        generator = self.rng if rng is None else check_rng("rng", rng)
         below, h_0, c_0, ns, batched = self._enter(x, state, lengths, keep=True)
-        parameters = self.state_dict()
+        parameters = weights()
         layers: dict[Key, LayerTrace] = {}
         masks: list[FloatArray | None] = []
         for n, key in enumerate(self._keys):
             w = Weights.of(parameters, self._suffix(key))
             c_start = None if c_0 is None else c_0[n]
-            layers[key] = direction.forward(
-                kernels, self.cell, below, h_0[n], c_start, w, ns, reverse=key[1] == "reverse", minimal=minimal
-            )
+            layers[key] = run(kernels, self.cell, below, h_0[n], c_start, w, ns, reverse=key[1] == "reverse")
             if key[1] == DIRECTIONS[self.num_directions - 1]:
                 traces = [layers[key[0], d] for d in DIRECTIONS[: self.num_directions]]
                 below = _side_by_side([t.by_time(t.h[1:]) for t in traces])
                 if key[0] < self.num_layers - 1:
                     drop = training and self.dropout > 0
-                    masks.append(draw_mask(below.shape, self.dropout, self.dtype, generator) if drop else None)
+                    masks.append(draw_mask(below.shape, self.dropout, self.dtype, rng) if drop else None)
                     below = below if masks[-1] is None else below * masks[-1]
         h_n = np.stack([t.at_end(t.h) for t in layers.values()])
         c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
@@ -308,8 +324,9 @@ class Recurrent(Module):
             (Graves 2013). dL/dc_t has no bound. Absent: none.
         cut : ndarray of bool (T, B), or (B, T) with `batch_first`, or (T,) without a batch, optional
             True: the step that reads x[t] of sample b sends nothing to the h and c before it, in its direction's own
-            order, in every layer. What flows down through the layers stays. Sums over time are taken in other pieces,
-            and may round differently, where a cut is not at a multiple of `backends.block_steps(B)`.
+            order, in every layer. What flows down through the layers stays. Time falls into pieces at the cuts, a call
+            of the kernels each; sums over it round differently where one is not at a multiple of
+            `backends.block_steps(B)`. Absent: nowhere.
 
         Returns
         -------
@@ -321,7 +338,11 @@ class Recurrent(Module):
         ----------
         Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850, 2013, section 2.1.
         """
-        self._check_trace(trace)
+        self._check_trace(trace, Trace)
+        return self._backward(trace, d_output, d_state, clip, cut, direction.backward)
+
+    def _backward(self, trace: Trace, d_output: Any, d_state: Any, clip: Any, cut: Any, run: RunBackward) -> Gradients:
+        """`backward`, each layer and direction run by `run`."""
         kernels = backends.load(trace.backend)
         batch = len(trace.lengths)
         bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_cut(cut, trace)
@@ -338,7 +359,7 @@ class Recurrent(Module):
             d_below: FloatArray | None = None
             for d, side in enumerate(DIRECTIONS[: self.num_directions]):
                 key, n = (layer, side), layer * self.num_directions + d
-                dx, layers[key], dw = direction.backward(
+                dx, layers[key], dw = run(
                     kernels,
                     self.cell,
                     trace.layers[key],
@@ -370,8 +391,9 @@ class Recurrent(Module):
         named = {name + self._suffix(key): array for name, array in zip(dw._fields, dw, strict=True)}
         return {name: array for name, array in named.items() if name in self.parameters and array is not None}
 
-    def _check_trace(self, trace: Any) -> None:
-        if not isinstance(trace, Trace):
+    def _check_trace(self, trace: Any, kind: type[Trace]) -> None:
+        """Raise unless it is of exactly this kind: a wrapper's trace was made by other arithmetic than the layer's."""
+        if type(trace) is not kind:
             raise TypeError(f"trace: expected what forward of this layer returned; got {type(trace).__name__}")
         made_by = {name: array.shape for name, array in trace.parameters.items()}
         if trace.batch_first != self.batch_first:

@@ -1,6 +1,19 @@
 """Whole models, forward and backward by hand."""
 
+from scratchrnn.models.bridge import Bridge, BridgeTrace
 from scratchrnn.models.char import CELLS, CharModel, CharTrace
+from scratchrnn.models.encoder_decoder import EncoderDecoder, EncoderDecoderGradients, EncoderDecoderTrace
 from scratchrnn.models.last_step import LastStep, LastStepTrace
 
-__all__ = ["CELLS", "CharModel", "CharTrace", "LastStep", "LastStepTrace"]
+__all__ = [
+    "CELLS",
+    "Bridge",
+    "BridgeTrace",
+    "CharModel",
+    "CharTrace",
+    "EncoderDecoder",
+    "EncoderDecoderGradients",
+    "EncoderDecoderTrace",
+    "LastStep",
+    "LastStepTrace",
+]

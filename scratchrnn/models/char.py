@@ -1,7 +1,7 @@
 """A character-level language model: Embedding, then RNN or LSTM, then Linear.
 
     e_t = E[x_t]                 embedding     (B, E)
-    h_t = cell(e_t, h_{t-1})     rnn           (B, H), L layers
+    h_t = cell(e_t, h_{t-1})     rnn           (B, H), L layers; h_0 zero, or learned
     z_t = W h_t + b              decoder       (B, V) logits of the next character
 
 Forward calls the three layers in this order, backward calls theirs in reverse; nothing here is differentiated twice.
@@ -9,6 +9,7 @@ Forward calls the three layers in this order, backward calls theirs in reverse; 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,12 +17,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_dtype, check_int, check_positive_int, check_real, describe
+from scratchrnn._validate import check_bool, check_dtype, check_positive_int
 from scratchrnn.data import Vocabulary
-from scratchrnn.layers import LSTM, RNN, Embedding, Linear
+from scratchrnn.layers import LSTM, RNN, Embedding, InitialState, Linear
 from scratchrnn.layers.embedding import EmbeddingTrace
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module
+from scratchrnn.models.parts import by_parts, check_codes
+from scratchrnn.models.sampling import write
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients, State, Trace
 
@@ -39,6 +42,8 @@ class CharTrace:
         As the recurrent layer returns it.
     embedding, rnn, decoder
         The traces of the three layers; `trace.rnn[0].h` and so on hold every hidden state.
+    learned : bool
+        Whether it began with the model's learned initial state.
     """
 
     logits: FloatArray
@@ -46,6 +51,7 @@ class CharTrace:
     embedding: EmbeddingTrace
     rnn: Trace
     decoder: LinearTrace
+    learned: bool
 
 
 class CharModel(Module):
@@ -59,6 +65,8 @@ class CharModel(Module):
         A vanilla tanh RNN, or an LSTM.
     hidden_size, embedding_size, num_layers : int
         H, E, L.
+    learned_state : bool
+        Whether the state that a text begins with is learned; else it is zero.
     dtype : float32 or float64
     backend : str, optional
         For the recurrent layer; see `scratchrnn.backends`.
@@ -70,6 +78,8 @@ class CharModel(Module):
     vocabulary : Vocabulary
     embedding, rnn, decoder : Embedding, RNN or LSTM, Linear
         The layers; `rnn` is the name in either case.
+    initial_state : InitialState or None
+        The learned one, zero at first.
     parameters : dict of ndarray
         All parameters under "embedding.weight", "rnn.weight_ih_l0", ..., "decoder.bias": the layers' own live arrays.
 
@@ -89,6 +99,7 @@ class CharModel(Module):
         embedding_size: int = 32,
         num_layers: int = 1,
         *,
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         backend: str | None = None,
         rng: Rng | None = None,
@@ -106,12 +117,11 @@ class CharModel(Module):
         layer = RNN if cell == "rnn" else LSTM
         self.rnn: RNN | LSTM = layer(*sizes, num_layers, dtype=dtype, backend=backend, rng=generator)
         self.decoder = Linear(hidden_size, len(characters), dtype=dtype, rng=generator)
+        self.initial_state = InitialState(self.rnn) if check_bool("learned_state", learned_state) else None
         parts: dict[str, Module] = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
-        object.__setattr__(
-            self,
-            "parameters",
-            {f"{part}.{name}": array for part, layer in parts.items() for name, array in layer.parameters.items()},
-        )
+        if self.initial_state is not None:
+            parts["initial_state"] = self.initial_state
+        object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
 
     def config(self) -> dict[str, Any]:
         """Arguments that construct a model of this kind and size, without backend and rng."""
@@ -121,6 +131,7 @@ class CharModel(Module):
             "hidden_size": self.rnn.hidden_size,
             "embedding_size": self.embedding.embedding_dim,
             "num_layers": self.rnn.num_layers,
+            "learned_state": self.initial_state is not None,
             "dtype": self.dtype.name,
         }
 
@@ -130,7 +141,8 @@ class CharModel(Module):
 
     def __call__(self, indices: IntArray, state: State | None = None) -> tuple[FloatArray, State]:
         """Inference: logits (T, B, V) and the final state for codes (T, B); keeps nothing."""
-        output, state = self.rnn(self.embedding(_time_major(indices)), state)
+        embedded = self.embedding(self._codes(indices))
+        output, state = self.rnn(embedded, self._state(state, embedded))
         return self.decoder(output), state
 
     def forward(self, indices: IntArray, state: State | None = None) -> CharTrace:
@@ -140,12 +152,16 @@ class CharModel(Module):
         ----------
         indices : ndarray (T, B) of int
         state : ndarray or (h_0, c_0), optional
-            State to go on from, as the recurrent layer takes it; zeros when absent.
+            State to go on from, as the recurrent layer takes it; when absent, the learned one or zeros.
         """
-        embedding = self.embedding.forward(_time_major(indices))
-        rnn = self.rnn.forward(embedding.output, state)
+        embedding = self.embedding.forward(self._codes(indices))
+        rnn = self.rnn.forward(embedding.output, self._state(state, embedding.output))
         decoder = self.decoder.forward(rnn.output)
-        return CharTrace(decoder.output, rnn.state, embedding, rnn, decoder)
+        learned = state is None and self.initial_state is not None
+        return CharTrace(decoder.output, rnn.state, embedding, rnn, decoder, learned)
+
+    def _state(self, state: State | None, embedded: FloatArray) -> State | None:  # embedded (T, B, E)
+        return state if state is not None or self.initial_state is None else self.initial_state(embedded.shape[1])
 
     def backward(self, trace: CharTrace, d_logits: FloatArray, d_state: State | None = None) -> Gradients:
         """Backpropagate d_logits (T, B, V), and d_state if given, to everything.
@@ -160,38 +176,66 @@ class CharModel(Module):
         rnn = self.rnn.backward(trace.rnn, decoder.input, d_state)  # undoes rnn
         embedding = self.embedding.backward(trace.embedding, cast(FloatArray, rnn.input))  # undoes embedding
         parts = {"embedding": embedding, "rnn": rnn, "decoder": decoder}
-        parameters = {f"{part}.{name}": g for part, grads in parts.items() for name, g in grads.parameters.items()}
+        if self.initial_state is not None:
+            parts["initial_state"] = self.initial_state.backward(rnn.state if trace.learned else None)
+        parameters = by_parts({name: part.parameters for name, part in parts.items()})
         return Gradients(None, rnn.state, parameters, rnn.layers)
 
-    def sample(self, prompt: str, length: int, *, rng: np.random.Generator, temperature: float = 1.0) -> str:
-        """Read `prompt`, then write on: `length` characters, each drawn from softmax(logits / temperature).
+    def write(
+        self,
+        prompt: str = "",
+        length: int | None = None,
+        *,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+    ) -> Iterator[str]:
+        """Read `prompt`, then write on, character by character, each handed out as soon as it is drawn.
 
         Parameters
         ----------
         prompt : str
-            At least one character; it is not part of what is returned.
-        length : int
+            What the model has read before; it is not handed out. If empty, the model starts after a line break, or
+            after a character drawn from `rng` where its vocabulary has no line break.
+        length : int, optional
+            Characters to write; without end when absent.
         rng : numpy.random.Generator
         temperature : float
-            Above 0; below 1 prefers the likelier characters.
+            Each character is drawn from softmax(logits / temperature). Below 1 prefers the likelier ones; 0 always
+            takes the likeliest.
+        top_k : int, optional
+            Draw from this many likeliest characters only, at most as many as the vocabulary has.
+
+        Returns
+        -------
+        iterator of str
+
+        Raises
+        ------
+        ValueError
+            The prompt has a character that the vocabulary has not, or a number is out of range: at the call. A logit
+            is NaN: where the character would be drawn.
+
+        Examples
+        --------
+        >>> model = CharModel("abc", "rnn", hidden_size=4, rng=np.random.default_rng(0))
+        >>> characters = model.write("ab", rng=np.random.default_rng(1))
+        >>> next(characters) in "abc"
+        True
         """
-        check_int("length", length, least=0)
-        check_real("temperature", temperature, above=0.0)
-        if not prompt:
-            raise ValueError("prompt: expected at least one character; got an empty string")
-        logits, state = self(self.vocabulary.encode(prompt)[:, None])
-        codes = []
-        for _ in range(length):
-            z = logits[-1, 0].astype(np.float64) / temperature
-            # the Gumbel-max draw: no cumulative sum, so no code beyond the last by rounding
-            codes.append(int(np.argmax(z + rng.gumbel(size=z.shape))))
-            logits, state = self(np.array([[codes[-1]]]), state)
-        return self.vocabulary.decode(np.array(codes, np.int64))
+        return write(self, prompt, length, rng=rng, temperature=temperature, top_k=top_k)
 
+    def sample(
+        self,
+        prompt: str,
+        length: int,
+        *,
+        rng: np.random.Generator,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+    ) -> str:
+        """Read `prompt`, then write `length` characters; as `write`, in one string."""
+        return "".join(self.write(prompt, length, rng=rng, temperature=temperature, top_k=top_k))
 
-def _time_major(indices: Any) -> IntArray:
-    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
-        raise TypeError(f"indices: expected a NumPy array of integers; got {describe(indices)}")
-    if indices.ndim != 2:
-        raise ValueError(f"indices: expected shape (time, batch); got {indices.shape}")
-    return indices
+    def _codes(self, indices: Any) -> IntArray:
+        return check_codes("indices", indices, len(self.vocabulary))

@@ -57,11 +57,11 @@ class RunFolder:
             )
         return None
 
-    def begin(self) -> None:
-        """Make the folder; remove what killed runs left unfinished. No other process may be writing here."""
-        self.path.mkdir(parents=True, exist_ok=True)
+    def begin(self, best: dict[str, Any] | None) -> None:
+        """Remove what killed runs left unfinished or made beyond their last checkpoint; nobody else may write here."""
         self.checkpoints.clean()
         remove_temporaries(self.path, re.compile(re.escape(BEST)))
+        self.write_best(best)
 
     def write_best(self, best: dict[str, Any] | None) -> None:
         """Make the file of the best weights that of this evaluation; None: there has been none yet."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol, cast
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, check_probability, describe
-from scratchrnn.bptt import Window, windows
+from scratchrnn.bptt import Window, schedule, windows
 from scratchrnn.checkpoint import generator_states, generators, set_generator_states
 from scratchrnn.data import ContiguousRows
 from scratchrnn.layers.dropout import draw_mask
@@ -84,6 +84,7 @@ class LanguageModel:
 
     Examples
     --------
+    >>> import numpy as np
     >>> model = CharModel("ab", "lstm", 8, 4, rng=np.random.default_rng(0))
     >>> rows = ContiguousRows(model.vocabulary.encode("abaabaaab" * 20), batch=4)  # 44 steps
     >>> objective = LanguageModel(model, rows, k1=15, k2=30)
@@ -112,6 +113,8 @@ class LanguageModel:
         self.model, self.rows, self.held_out = model, rows, held_out
         self.k1 = check_positive_int("k1", k1)
         self.k2 = self.k1 if k2 is None else check_positive_int("k2", k2)
+        if next(schedule(rows.steps, self.k1, self.k2), None) is None:
+            raise ValueError(f"rows: expected more than k1 - k2 = {self.k1 - self.k2} steps; got {rows.steps}")
         self.initial_state, self.regularization, self.clip = initial_state, regularization, clip
         self.dropout = check_probability("dropout", dropout)
         if self.dropout and rng is None:
@@ -130,11 +133,10 @@ class LanguageModel:
     def step(self) -> Outcome:
         """The next window of the rows."""
         self._last = None  # so that no two windows are in memory
-        if self.position == self.rows.steps:
-            self.epoch, self.position, self._carry, self._windows = self.epoch + 1, 0, None, None
-        if self._windows is None:
-            self._windows = self._begin()
-        window = next(self._windows)
+        window = next(self._windows or self._begin(), None)
+        if window is None:  # the rows are read
+            self.epoch, self.position, self._carry = self.epoch + 1, 0, None
+            window = next(self._begin())
         self._last, self.position, self._carry = window, window.stop, window.carry
         head = self._head
         d_embedded = cast(FloatArray, window.gradients.input)  # (T, B, E)
@@ -153,10 +155,11 @@ class LanguageModel:
 
     def _begin(self) -> Iterator[Window]:
         reset = self.rows.reset
-        return windows(
+        self._windows = windows(
             self.model.rnn, self._read, self._predict, k1=self.k1, k2=self.k2, state=self._carry, initial=self._initial,
             steps=self.rows.steps, begin=self.position, reset=reset if reset.any() else None, clip=self.clip,
         )  # fmt: skip
+        return self._windows
 
     @property
     def _initial(self) -> State | None:
@@ -168,7 +171,10 @@ class LanguageModel:
 
     def _read(self, start: int, stop: int) -> FloatArray:
         """What the recurrent layer reads at steps [start, stop): (T, B, E)."""
-        self._embedding: EmbeddingTrace = self.model.embedding.forward(cast(IntArray, self.rows.inputs[start:stop]))
+        codes = cast(IntArray, self.rows.inputs[start:stop])
+        if stop < min(self.position + self.k1, self.rows.steps):  # k2 < k1: steps that are only read on
+            return self.model.embedding(codes)
+        self._embedding: EmbeddingTrace = self.model.embedding.forward(codes)
         self._embedding_mask = self._mask(self._embedding.output.shape)
         embedded = self._embedding.output
         return embedded if self._embedding_mask is None else embedded * self._embedding_mask
@@ -239,6 +245,7 @@ class LanguageModel:
             digest.update(array.tobytes())
         names = ("k1", "k2", "dropout", "clip")
         own = {name: getattr(self, name) for name in names} | {"batch": rows.batch, "rows": digest.hexdigest()}
+        own["layer"] = repr(self.model.rnn)  # with what drops out in it
         penalty = None if self.regularization is None else name_of(self.regularization)
         return own | {"initial_state": self.initial_state is not None, "regularization": penalty}
 

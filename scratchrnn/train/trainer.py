@@ -46,7 +46,8 @@ class Trainer:
     optimizer : Optimizer
         Over `objective.parameters`. Its learning rate is the base that `schedule` multiplies.
     steps : int
-        Updates in all. A resumed run may be given more than it had.
+        Updates in all. A resumed run may be given more than it had; the evaluation that ended it then stays one of its
+        evaluations.
     max_norm : float
         Bound on the global norm of the gradient; `math.inf` does not clip.
     schedule : callable, optional
@@ -133,7 +134,7 @@ class Trainer:
             raise ValueError("patience: expected evaluate_every with it, since it counts evaluations; got None")
         self.checkpoint_every = _optional("checkpoint_every", checkpoint_every) or self.evaluate_every
         self.callbacks, self._progress = tuple(callbacks), progress
-        self._log_wanted = check_bool("log", log)
+        self.log = check_bool("log", log)
         if folder is None and (resume or checkpoint_every is not None):
             raise ValueError("folder: expected a path for checkpoints to be written to or resumed from; got None")
 
@@ -271,11 +272,8 @@ class Trainer:
         if self._folder is None:
             return None
         self._folder.path.mkdir(parents=True, exist_ok=True)
-        log = None
-        if self._log_wanted:  # first, since it also keeps other processes out
-            log = stack.enter_context(closing(Log(self._folder.log, self._log_size)))
-        self._folder.begin()
-        self._folder.write_best(self.best)  # a killed run may have gone further than its last checkpoint
+        log = stack.enter_context(closing(Log(self._folder.log, self._log_size))) if self.log else None
+        self._folder.begin(self.best)
         return log
 
     def _write(self, log: Log | None, record: dict[str, Any]) -> None:
@@ -299,7 +297,7 @@ class Trainer:
 
     def _describe(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that it goes on with."""
-        names = ("max_norm", "accumulate", "evaluate_every", "patience")
+        names = ("max_norm", "accumulate", "evaluate_every", "patience", "log")
         state = self.optimizer.state_dict()
         numbers = {key: value for key, value in state.items() if key != "step" and not isinstance(value, np.ndarray)}
         optimizer = {"optimizer": type(self.optimizer).__name__} | {f"optimizer.{key}": numbers[key] for key in numbers}
