@@ -104,15 +104,25 @@ class Linear(Module):
         check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         dy = d_output.reshape(-1, self.out_features)
         x = trace.input.reshape(-1, self.in_features)
-        # blocks summed in float64: one float32 sum over a whole text's positions would lose digits that torch keeps,
-        # and a product in float64 takes twice the time
-        weight, block = np.zeros(trace.weight.shape), memory.empty(trace.weight.shape, self.dtype)
-        for first in range(0, len(dy), SUM_ROWS):
-            part = slice(first, first + SUM_ROWS)
-            weight += np.matmul(dy[part].T, x[part], out=block)
-        gradients: dict[str, FloatArray] = {"weight": weight.astype(self.dtype, copy=False)}
+        gradients: dict[str, FloatArray] = {"weight": _product(dy, x)}
         if self.bias_wanted:
             gradients["bias"] = dy.sum(axis=0, dtype=np.float64).astype(self.dtype, copy=False)
         dx = memory.empty(x.shape, self.dtype)
         np.matmul(dy, trace.weight, out=dx)
         return Gradients(dx.reshape(trace.input.shape), None, gradients, {})
+
+
+def _product(dy: FloatArray, x: FloatArray) -> FloatArray:
+    """dyᵀ x (O, I) of dy (N, O) and x (N, I).
+
+    In blocks summed in float64: one float32 sum over a whole text's positions would lose digits that torch keeps, and a
+    product in float64 takes twice the time.
+    """
+    block = dy[:SUM_ROWS].T @ x[:SUM_ROWS]
+    if len(dy) <= SUM_ROWS:
+        return block
+    total = block.astype(np.float64)
+    for first in range(SUM_ROWS, len(dy), SUM_ROWS):
+        part = slice(first, first + SUM_ROWS)
+        total += np.matmul(dy[part].T, x[part], out=block)
+    return total.astype(dy.dtype, copy=False)
