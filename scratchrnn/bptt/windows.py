@@ -21,6 +21,7 @@ import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_array, check_positive_int, describe
+from scratchrnn.backends import memory
 from scratchrnn.bptt import stream
 from scratchrnn.bptt.full import Cotangent, Layer
 from scratchrnn.bptt.schedule import Span, schedule
@@ -183,12 +184,14 @@ class _Source:
             return None
         new = _steps(self.layer, output, span.first - span.start, span.stop - span.start)
         if callable(self.d_output):
-            given = self.d_output(output[new].copy(), span.first)  # the caller may write into it
+            given = self.d_output(memory.copy(output[new]), span.first)  # the caller may write into it
         else:
             given = self.part(self.d_output, span.first, span.stop)
         check_array(
             "d_output", given, shape=output[new].shape, dtype=self.layer.dtype, why="of the output of the new steps"
         )
+        if span.first == span.start:  # k1 = k2: all steps are new
+            return given
         whole = np.zeros_like(output)
         whole[new] = given
         return whole
