@@ -261,5 +261,7 @@ def test_bad_input() -> None:
         regularizers.norm_stabilizer(h, 1.0, initial=np.zeros((5, 6)))
     with pytest.raises(TypeError, match=r"reset: expected a NumPy array of bool; got an array .* float64"):
         regularizers.temporal_activity(h, 1.0, reset=np.zeros((7, 5)))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"reset: expected a NumPy array of bool; got a masked array"):
+        regularizers.temporal_activity(h, 1.0, reset=np.ma.masked_array(np.zeros((7, 5), bool), mask=True))
     with pytest.raises(ValueError, match=r"reset: expected shape \(7, 5\) for h of shape \(7, 5, 6\); got \(5, 7\)"):
         regularizers.norm_stabilizer(h, 1.0, reset=np.zeros((5, 7), bool))

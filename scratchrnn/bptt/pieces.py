@@ -53,8 +53,8 @@ class Pieces:
         cuts = reset.copy()
         cuts[0] = True
         row, start = np.nonzero(cuts.T)  # by row, then by time
-        ends_row = np.append(row[1:] != row[:-1], True)
-        stop = np.where(ends_row, self.steps, np.append(start[1:], 0))
+        ends_row = np.diff(row, append=self.batch) != 0
+        stop = np.where(ends_row, self.steps, np.roll(start, -1))
         order = np.argsort(start > 0, kind="stable")  # first pieces stand first
         place = np.argsort(order)
         self.row, self.start, self.length = row[order], start[order], (stop - start)[order]

@@ -16,10 +16,11 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_array, check_int, describe
+from scratchrnn._validate import check_array, check_int, check_mask, describe
 from scratchrnn.bptt.full import Layer, check_layer
 from scratchrnn.bptt.pieces import Pieces
 from scratchrnn.layers import edge
+from scratchrnn.layers.initial_state import sum_over_batch
 from scratchrnn.trace import Gradients, State, Trace
 
 Arrays = tuple[FloatArray, ...]  # (h,), for an LSTM (h, c)
@@ -250,6 +251,7 @@ def infer(
     return _theirs(layer, output, batched), _leave(tuple(a[:, pieces.last] for a in _arrays(ends)), batched)
 
 
+@np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
 def backward(
     layer: Layer, trace: StreamTrace, d_output: FloatArray | None, d_state: State | None, *, clip: float | None = None
 ) -> StreamGradients:
@@ -274,7 +276,7 @@ def backward(
         _leave(carried, batched),
         grads.parameters,
         grads.layers,
-        _leave(tuple(d[:, begins].sum(axis=1) for d in starts), True),
+        _leave(tuple(sum_over_batch(d[:, begins]) for d in starts), True),
     )
 
 
@@ -312,10 +314,7 @@ def enter_reset(layer: Layer, reset: Any, steps: int, batch: int, batched: bool)
     if reset is None:
         return np.zeros((steps, batch), bool)
     shape = (steps,) if not batched else (batch, steps) if layer.batch_first else (steps, batch)
-    if not isinstance(reset, np.ndarray) or reset.dtype != bool:
-        raise TypeError(f"reset: expected a NumPy array of bool; got {describe(reset)}")
-    if reset.shape != shape:
-        raise ValueError(f"reset: expected shape {shape}, a value for each step and sample; got {reset.shape}")
+    check_mask("reset", reset, shape=shape, why="with a value for each step and sample")
     return (reset[:, None] if not batched else reset.T if layer.batch_first else reset).copy()
 
 

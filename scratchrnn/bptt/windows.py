@@ -137,8 +137,9 @@ def windows(
         total = _time(layer, "x", x)
         if steps not in (None, total):
             raise ValueError(f"steps: expected None or the {total} of x; got {steps}")
-    for name, array in (("d_output", d_output), ("reset", reset)):
-        if array is not None and not callable(array) and _time(layer, name, array) != total:
+    arrays: dict[str, Any] = {"d_output": None if callable(d_output) else d_output, "reset": reset}
+    for name, array in arrays.items():
+        if array is not None and _time(layer, name, array) != total:
             raise ValueError(f"{name}: expected {total} time steps; got shape {array.shape}")
     stream._initial(layer, initial)
     spans = schedule(total, k1, k2, begin)

@@ -11,7 +11,7 @@ Dimensions: B batch, T time, I inputs, P state size, D directions, O outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -94,6 +94,7 @@ class LastStep(Module):
 
     def __call__(self, x: FloatArray, lengths: Any = None) -> FloatArray:
         """Inference: predictions (B, O) for x (T, B, I); keeps nothing. Arguments as in `forward`."""
+        _check_batched(x)
         return self.decoder(self._last(self.rnn(x, None, lengths)[1]))
 
     def forward(self, x: FloatArray, lengths: Any = None) -> LastStepTrace:
@@ -105,8 +106,7 @@ class LastStep(Module):
         lengths : sequence of int (B,), optional
             Steps of each sequence; what follows is padding.
         """
-        if np.ndim(x) != 3:
-            raise ValueError(f"x: expected three axes, time, batch and input; got shape {np.shape(x)}")
+        _check_batched(x)
         rnn = self.rnn.forward(x, None, lengths)
         decoder = self.decoder.forward(self._last(rnn.state))
         return LastStepTrace(decoder.output, rnn, decoder)
@@ -118,8 +118,7 @@ class LastStep(Module):
         decoder = self.decoder.backward(trace.decoder, d_output)  # undoes decoder
         h_n = _h(trace.rnn.state)
         d_h_n, directions = np.zeros_like(h_n), self.rnn.num_directions
-        batch = h_n.shape[1]
-        d_last = decoder.input.reshape(batch, directions, -1)  # type: ignore[union-attr]
+        d_last = cast(FloatArray, decoder.input).reshape(h_n.shape[1], directions, h_n.shape[2])
         d_h_n[-directions:] = d_last.transpose(1, 0, 2)  # undoes side by side
         d_state: Any = (d_h_n, None) if self.rnn.cell.has_c else d_h_n
         rnn = self.rnn.backward(trace.rnn, d_state=d_state)  # undoes rnn
@@ -130,6 +129,11 @@ class LastStep(Module):
         """Final states (D·L, B, P) to those of the top layer, directions side by side: (B, D·P)."""
         top = _h(state)[-self.rnn.num_directions :]
         return np.concatenate(list(top), axis=1)
+
+
+def _check_batched(x: Any) -> None:
+    if np.ndim(x) != 3:
+        raise ValueError(f"x: expected three axes, time, batch and input; got shape {np.shape(x)}")
 
 
 def _h(state: State) -> FloatArray:
