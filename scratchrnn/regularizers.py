@@ -250,7 +250,8 @@ def _sum(weights: Wide, counts: BoolArray, terms: Wide, dtype: DType) -> np.floa
 
 def _scaled(array: FloatArray, scale: Wide, counts: BoolArray) -> FloatArray:  # (T, B, H), (B,) or (T, B), (T, B)
     """Rows times their scale; exactly zero where nothing counts, whatever the row holds."""
-    product = array * scale.astype(array.dtype)[..., None]
+    # in float64, and rounded once: the scale of a norm near zero is beyond float32
+    product = np.multiply(array, scale[..., None], out=np.empty_like(array), casting="same_kind")
     product[~counts] = 0
     return product
 

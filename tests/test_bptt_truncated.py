@@ -416,6 +416,12 @@ def test_what_windows_refuse(rng: np.random.Generator) -> None:
         windows(layer, x, d_output, k1=3, k2=3, initial=(np.zeros((1, 7), np.float32),) * 2)
     with pytest.raises(ValueError, match="reset: expected"):
         windows(layer, x, d_output, k1=3, k2=3, reset=np.zeros((T + 1, B), bool))
+    with pytest.raises(TypeError, match="steps: expected an integer"):
+        windows(layer, x, d_output, k1=3, k2=3, steps=float(T))  # type: ignore[arg-type]
+    for more in (-1, 1):
+        wrong = windows(layer, lambda start, stop, more=more: x[start : stop + more], k1=3, k2=3, steps=T)
+        with pytest.raises(ValueError, match=rf"x: expected 3 time steps of x\(0, 3\); got {3 + more} in shape"):
+            next(wrong)
     with pytest.raises(TypeError, match="reset: expected a NumPy array; got function"):
         windows(layer, x, d_output, k1=3, k2=3, reset=lambda start, stop: None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="x: expected a NumPy array"):

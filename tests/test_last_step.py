@@ -95,6 +95,16 @@ def test_a_batch_of_nobody(bidirectional: bool, rng: np.random.Generator) -> Non
     assert not any(g.any() for g in grads.parameters.values())
 
 
+def test_a_wrapper_is_saved_as_its_layer(rng: np.random.Generator, tmp_path: Path) -> None:
+    model = LastStep(srnn.WeightDrop(srnn.LSTM(I, H, dtype=np.float64, rng=rng), 0.5, rng=rng), O, rng=rng)
+    x = rng.standard_normal((T, B, I))
+    assert (model.forward(x).output != model(x)).any()  # weights are dropped in training alone
+    model.save(tmp_path / "model.safetensors")
+    loaded = LastStep.load(tmp_path / "model.safetensors")
+    assert type(loaded.rnn) is srnn.LSTM
+    assert_close("output", loaded(x), model(x), rel=0)
+
+
 def test_refuses(rng: np.random.Generator) -> None:
     model = new("rnn", rng)
     with pytest.raises(TypeError, match=r"^layer: expected an RNN or LSTM; got int 3"):

@@ -135,7 +135,7 @@ def windows(
         total = check_positive_int("steps", steps)
     else:
         total = _time(layer, "x", x)
-        if steps not in (None, total):
+        if steps is not None and check_positive_int("steps", steps) != total:
             raise ValueError(f"steps: expected None or the {total} of x; got {steps}")
     arrays: dict[str, Any] = {"d_output": None if callable(d_output) else d_output, "reset": reset}
     for name, array in arrays.items():
@@ -163,7 +163,14 @@ class _Source:
 
     def read(self, start: int, stop: int) -> FloatArray:
         """The input of steps [start, stop)."""
-        return self.x(start, stop) if callable(self.x) else self.part(self.x, start, stop)
+        if not callable(self.x):
+            return self.part(self.x, start, stop)
+        x = self.x(start, stop)
+        if (got := _time(self.layer, "x", x)) != stop - start:
+            raise ValueError(
+                f"x: expected {stop - start} time steps of x({start}, {stop}); got {got} in shape {x.shape}"
+            )
+        return x
 
     def skip(self, start: int, stop: int, state: State | None) -> State:
         """State after reading steps [start, stop) only."""

@@ -20,6 +20,7 @@ from scratchrnn._validate import check_array, describe
 from scratchrnn.layers import LSTM, RNN, Linear
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module, check_trace
+from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.models.parts import by_parts, config_of, layer_of
 from scratchrnn.rng import Rng
 from scratchrnn.trace import Gradients, State, Trace
@@ -46,8 +47,8 @@ class LastStep(Module):
 
     Parameters
     ----------
-    layer : RNN or LSTM
-        Any layers, directions and sizes; the prediction is made from the top layer.
+    layer : RNN or LSTM, or a wrapper of one
+        Any layers, directions and sizes; the prediction is made from the top layer. `save` writes no wrapper.
     out_features : int
         O.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
@@ -71,8 +72,8 @@ class LastStep(Module):
     ((4, 1), (32, 8))
     """
 
-    def __init__(self, layer: RNN | LSTM, out_features: int, *, rng: Rng | None = None) -> None:
-        if not hasattr(layer, "num_directions"):
+    def __init__(self, layer: RNN | LSTM | Wrapper, out_features: int, *, rng: Rng | None = None) -> None:
+        if not isinstance(layer, RNN | LSTM | Wrapper):
             raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
         object.__setattr__(self, "dtype", layer.dtype)
         self.rnn = layer
