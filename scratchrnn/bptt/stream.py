@@ -237,7 +237,7 @@ def forward(layer: Layer, x: FloatArray, state: State | None, reset: Any, initia
     xs, arrays, pieces, batched = _enter(layer, x, state, reset, initial)
     trace = layer.forward(_own(layer, pieces.unfold(xs)), _leave(arrays, True), _lengths(pieces))
     output = pieces.fold(edge.time_major(trace.output, batch_first=layer.batch_first, batched=True))
-    ends = tuple(a[:, pieces.last] for a in _arrays(trace.state))
+    ends = _ends(trace.state, pieces)
     return StreamTrace(_theirs(layer, output, batched), _leave(ends, batched), trace, pieces, batched)
 
 
@@ -248,7 +248,7 @@ def infer(
     xs, arrays, pieces, batched = _enter(layer, x, state, reset, initial)
     out, ends = layer(_own(layer, pieces.unfold(xs)), _leave(arrays, True), _lengths(pieces))
     output = pieces.fold(edge.time_major(out, batch_first=layer.batch_first, batched=True))
-    return _theirs(layer, output, batched), _leave(tuple(a[:, pieces.last] for a in _arrays(ends)), batched)
+    return _theirs(layer, output, batched), _leave(_ends(ends, pieces), batched)
 
 
 @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
@@ -280,6 +280,12 @@ def backward(
     )
 
 
+def _ends(state: State, pieces: Pieces) -> Arrays:
+    """(L, N, ·) at pieces' ends to (L, B, ·) at rows' ends."""
+    arrays = _arrays(state)
+    return arrays if pieces.whole else tuple(a[:, pieces.last] for a in arrays)
+
+
 def _spread(d: FloatArray, pieces: Pieces) -> FloatArray:
     """(L, B, ·) of rows' ends to (L, N, ·) of pieces' ends: zero but for the last of each row."""
     wide = np.zeros((d.shape[0], len(pieces.row), d.shape[2]), d.dtype)
@@ -298,6 +304,8 @@ def _enter(
     if carried[0] is None:
         mask[0] = True
     pieces = Pieces(mask)
+    if not pieces.begins.any():  # then there is no reset either
+        return xs, cast(Arrays, carried), pieces, batched
     starts = []
     for given, begin in zip(carried, _initial(layer, initial), strict=True):
         start = np.empty((layer.num_layers, len(pieces.row), begin.shape[1]), layer.dtype)
