@@ -91,6 +91,7 @@ def windows(
         this window's. Absent: zero.
     k1, k2 : int
         Steps between two windows' ends; steps that the gradient of each reaches back. See `scratchrnn.bptt.schedule`.
+        With k2 < k1 the steps between two windows are read as in inference: nothing is dropped there.
     state : ndarray (L, B, P), or (h, c) for an LSTM, optional
         State before step 0, or with `begin` the `carry` of the window that ended there. Absent: the initial state.
     initial : ndarray (L, P), or (h_0 (L, P), c_0 (L, H)) for an LSTM, optional
@@ -167,9 +168,8 @@ class _Source:
             return self.part(self.x, start, stop)
         x = self.x(start, stop)
         if (got := _time(self.layer, "x", x)) != stop - start:
-            raise ValueError(
-                f"x: expected {stop - start} time steps of x({start}, {stop}); got {got} in shape {x.shape}"
-            )
+            wanted = f"{stop - start} time steps of x({start}, {stop})"
+            raise ValueError(f"x: expected {wanted}; got {got} in shape {x.shape}")
         return x
 
     def skip(self, start: int, stop: int, state: State | None) -> State:

@@ -30,8 +30,8 @@ def check_codes(name: str, value: Any, count: int) -> IntArray:
 
 def config_of(layer: RNN | LSTM | Wrapper) -> dict[str, Any]:
     """What `layer_of` builds a layer of the same kind and size from; of a wrapper, as of its file, the layer inside."""
-    layer = layer.layer if isinstance(layer, Wrapper) else layer
-    return {"layer": type(layer).__name__, "config": layer.config()}
+    inner = layer.layer if isinstance(layer, Wrapper) else layer
+    return {"layer": type(inner).__name__, "config": inner.config()}
 
 
 def layer_of(name: str, entry: Any) -> RNN | LSTM:
