@@ -40,6 +40,7 @@ class Log:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
+        self.path = path
         self._file = path.open("ab", buffering=0)  # nothing stays in this process, where a kill would lose it
         try:
             _lock(self._file.fileno(), path)
@@ -59,8 +60,12 @@ class Log:
         """Append one line; it is with the system when this returns."""
         line = json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False) + "\n"
         data = line.encode()
-        while data:
-            data = data[self._file.write(data) :]
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            error.filename = str(self.path)  # which the system leaves out where a disk is full
+            raise
         self.size += len(line.encode())
 
     def sync(self) -> None:
