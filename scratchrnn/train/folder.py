@@ -35,6 +35,7 @@ class RunFolder:
         self.path = Path(path)
         self.log, self.best = self.path / LOG, self.path / BEST
         self.checkpoints = Checkpoints(self.path / CHECKPOINTS, keep)
+        self._found: list[tuple[Path, int]] | None = None  # by `find`, until the run begins
 
     def find(self, resume: bool) -> dict[str, Any] | None:
         """The state to go on from; None if the run begins here.
@@ -46,6 +47,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path}: expected a folder; got a file")
+        self._found = self._there()
         if resume:
             found = self.checkpoints.newest()
             if found is None and self._has_foreign_log():
@@ -53,14 +55,25 @@ class RunFolder:
                     f"{self.log}: expected the log of a run; this is another file, which would be lost"
                 )
             return None if found is None else found[1]
-        there = [path for path in (self.log, self.best) if path.exists() and path.stat().st_size]
-        there += self.checkpoints.paths().values()
-        if there:
+        if self._found:
             raise FileExistsError(
-                f"{self.path}: holds a run ({there[-1].relative_to(self.path)}); resume=True goes on with it, "
+                f"{self.path}: holds a run ({self._found[-1][0].relative_to(self.path)}); resume=True goes on with it, "
                 "a new one needs another folder"
             )
         return None
+
+    def _there(self) -> list[tuple[Path, int]]:
+        """The files of a run and their sizes."""
+        paths = (self.log, self.best, *self.checkpoints.paths().values())
+        return [(path, path.stat().st_size) for path in paths if path.exists() and path.stat().st_size]
+
+    def check_unchanged(self) -> None:
+        """Raise FileExistsError if another run has written here between `find` and the first update."""
+        if self._found is not None and self._found != self._there():
+            raise FileExistsError(
+                f"{self.path}: another run has written here since this one looked; resume=True goes on with it"
+            )
+        self._found = None
 
     def _has_foreign_log(self) -> bool:
         if not self.log.exists():
