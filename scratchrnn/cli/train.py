@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 import shlex
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
@@ -20,6 +19,7 @@ from scratchrnn.cli.sample import MODEL
 from scratchrnn.cli.signals import Wishes, asked_to_stop
 from scratchrnn.cli.terminal import FAILED, InputError, print_error, print_warning, user_input
 from scratchrnn.train.config import KINDS, SETTINGS, Config
+from scratchrnn.train.progress import on_terminal
 
 if TYPE_CHECKING:
     from scratchrnn.models import CharModel
@@ -229,7 +229,7 @@ class Lines:
     def __init__(self, steps: int) -> None:
         self.steps, self.every = steps, max(1, steps // LINES)
         self.held_out = ""
-        self.wanted = not sys.stderr.isatty()
+        self.wanted = not on_terminal()
 
     def __call__(self, trainer: Trainer, step: Step) -> None:
         """Say how it stands after every twelfth of the run."""
