@@ -270,6 +270,13 @@ def test_another_backend_or_held_out_text_is_refused(rng: np.random.Generator, t
             start("numpy", other, steps=4, resume=True)
 
 
+def test_other_versions_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("points", tmp_path, steps=2)
+    monkeypatch.setattr(np, "__version__", "9.9")
+    with pytest.warns(RuntimeWarning, match=r"^resume: the run was made with numpy \d.*; this is numpy 9\.9, and the"):
+        assert run("points", tmp_path, resume=True).done > 2
+
+
 def test_another_text_or_model_is_refused(rng: np.random.Generator, tmp_path: Path) -> None:
     def start(codes: np.ndarray, hidden: int, **arguments: Any) -> None:
         model = CharModel("ab", "rnn", hidden, 3, rng=np.random.default_rng(0))

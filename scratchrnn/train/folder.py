@@ -7,12 +7,16 @@ checkpoints/step-00000100.safetensors  the last few, from which the run can be r
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
-from scratchrnn import checkpoint
+import numpy as np
+
+from scratchrnn import __version__, checkpoint
 from scratchrnn._files import remove_temporaries
 from scratchrnn.checkpoint import Checkpoints
 from scratchrnn.train.log import BEGINNING
@@ -93,3 +97,20 @@ class RunFolder:
             self.best.unlink(missing_ok=True)
         else:
             checkpoint.save(self.best, best)
+
+
+def versions() -> dict[str, str]:
+    """Of all that the bits of a run depend on."""
+    return {"scratchrnn": __version__, "numpy": np.__version__, "numba": importlib.metadata.version("numba")}
+
+
+def warn_of_other_versions(made_with: dict[str, str]) -> None:
+    """Say that a resumed run may differ from an undisturbed one."""
+    differing = [name for name, version in versions().items() if made_with.get(name) != version]
+    if differing:
+        was, now = (", ".join(f"{name} {them.get(name)}" for name in differing) for them in (made_with, versions()))
+        warnings.warn(
+            f"resume: the run was made with {was}; this is {now}, and the last bits may come out otherwise",
+            RuntimeWarning,
+            stacklevel=2,
+        )

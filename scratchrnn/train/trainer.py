@@ -6,7 +6,8 @@
                 then the log, an evaluation, the callbacks, a checkpoint: each where it is due
 
 Everything that moves stands in a checkpoint, so a run that is killed at any moment and resumed makes the numbers of one
-that was never disturbed, bit for bit, and its log has the same lines but for the seconds in them.
+that was never disturbed, bit for bit, and its log has the same lines but for the seconds in them. That is, on the same
+machine, with the same versions, and with as many threads of NumPy's BLAS (OMP_NUM_THREADS): its sums depend on them.
 
 References
 ----------
@@ -28,7 +29,7 @@ import numpy as np
 
 from scratchrnn._validate import check_array, check_bool, check_positive_int, check_real, describe
 from scratchrnn.optim import Optimizer, clip_grad_norm_, global_norm
-from scratchrnn.train.folder import RunFolder
+from scratchrnn.train.folder import RunFolder, versions, warn_of_other_versions
 from scratchrnn.train.log import Log, update_record
 from scratchrnn.train.objective import Objective, accumulated, check_same_settings, name_of
 from scratchrnn.train.progress import Bar
@@ -87,6 +88,11 @@ class Trainer:
         `folder` holds a run and `resume` is False.
     ValueError, TypeError
         An argument out of range, or a resumed run that was made with other settings; the message names them.
+
+    Warns
+    -----
+    RuntimeWarning
+        A resumed run was made with other versions of this library, NumPy or Numba.
 
     Examples
     --------
@@ -288,8 +294,10 @@ class Trainer:
         if self._folder is None:
             return None
         self._folder.path.mkdir(parents=True, exist_ok=True)
+        log = stack.enter_context(closing(Log(self._folder.log))) if self.log else None
         self._folder.check_unchanged()
-        log = stack.enter_context(closing(Log(self._folder.log, self._log_size))) if self.log else None
+        if log is not None:
+            log.cut(self._log_size)
         self._folder.begin(self.best)
         return log
 
@@ -325,6 +333,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "settings": self._settings,
+            "versions": versions(),
             "step": self.done,
             "seconds": self.seconds,
             "best": self.best,
@@ -338,6 +347,7 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         check_same_settings(state["settings"], self._settings)
+        warn_of_other_versions(state["versions"])
         if state["step"] > self.steps:
             raise ValueError(f"steps: expected at least the {state['step']} that the run has made; got {self.steps}")
         self.objective.load_state_dict(state["objective"])
