@@ -310,6 +310,21 @@ def test_an_update_broken_off_halfway_cannot_be_gone_on_from(tmp_path: Path) -> 
     assert np.array_equal(resumed.objective.parameters["w"], whole.parameters["w"])
 
 
+def test_going_on_after_a_callback_failed_at_the_last_update(tmp_path: Path) -> None:
+    fails = iter([True])
+
+    def fail(run: Trainer, step: Step) -> None:
+        if step.number == 12 and next(fails, False):
+            raise RuntimeError("callback")
+
+    run = trainer(folder=tmp_path, checkpoint_every=5, callbacks=[fail])
+    with pytest.raises(RuntimeError, match=r"^callback$"):
+        run.run()
+    assert list(checkpoint.Checkpoints(tmp_path / "checkpoints").paths()) == [5, 10]
+    assert run.run().steps == 12
+    assert list(checkpoint.Checkpoints(tmp_path / "checkpoints").paths()) == [5, 10, 12]
+
+
 def test_going_on_in_one_process_goes_on_in_the_log(tmp_path: Path) -> None:
     run = trainer(folder=tmp_path)
     for step in run:

@@ -203,6 +203,7 @@ class Trainer:
                 self._checkpoint_if_due(log)
                 yield step
                 self._checkpoint_if_due(log)  # the caller may have asked to stop
+            self._checkpoint_if_due(log)  # if the last update was made, and an exception came before its checkpoint
 
     def stop(self) -> None:
         """End after the update that is being made, with a checkpoint. For callbacks and signal handlers."""
