@@ -180,46 +180,44 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--every", type=int, default=65, metavar="WINDOWS", help="evaluate so often (65: half a pass)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", help="append the rows to benchmarks/results/OUT.jsonl")
-    p.add_argument(
-        "--child", choices=LEARNERS, help=argparse.SUPPRESS
-    )  # train in this process; the row ends the output
+    p.add_argument("--child", choices=LEARNERS, help=argparse.SUPPRESS)  # train here, and end the output with the row
     return p
 
 
+def in_child(engine: str, threads: int) -> dict[str, Any]:
+    """Run this program for one engine in a process of its own, show what it prints, and return the row it ends with."""
+    path = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | REGISTRY[NAMES[engine]].environment(threads) | {"PYTHONPATH": path}
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", engine]
+    row: dict[str, Any] = {}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        for line in child.stdout or ():
+            if line.startswith("{"):
+                row = json.loads(line)
+            else:
+                print(line, end="", flush=True)
+    if child.returncode or not row:
+        raise SystemExit(f"{engine}: its process ended with {child.returncode}")
+    return row | {"run": timing.moment(), "commit": timing.commit(), "machine": timing.machine()}
+
+
 def main() -> None:
-    """Have each engine train in a process of its own; append a row for each."""
+    """Have each engine train; append a row for each."""
     options = parser().parse_args()
     if options.child:
         print(json.dumps(learn(options.child, options)))
         return
     found = []
     for engine in options.engines:
-        environment = os.environ | REGISTRY[NAMES[engine]].environment(options.threads)
-        environment |= {
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        }
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", engine]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
-            if child.stdout is None:
-                raise SystemExit(f"{engine}: no pipe")
-            line = ""
-            for line in child.stdout:
-                if not line.startswith("{"):
-                    print(line, end="", flush=True)
-        if child.returncode:
-            raise SystemExit(child.returncode)
-        row = json.loads(line)
-        row |= {"run": timing.moment(), "commit": timing.commit(), "machine": timing.machine()}
-        found.append(row)
+        found.append(in_child(engine, options.threads))
         if options.out:
-            rows.append(RESULTS / f"{options.out}.jsonl", [row])
+            rows.append(RESULTS / f"{options.out}.jsonl", found[-1:])
     for row in found:
-        reached = (
-            f"below {row['target']:.2f} bits after {row['below']['training']:.1f} s" if row["below"] else "not reached"
-        )
+        below = row["below"]
+        when = f"after {below['training']:.1f} s of training" if below else "not reached"
         disturbed = ", disturbed by other programs" if others.disturbed(row["waited"]) else ""
         print(
-            f"{row['engine']:<11}{row['p50'] * 1e3:6.1f} ms a window, {reached} of training, "
+            f"{row['engine']:<11}{row['p50'] * 1e3:6.1f} ms a window; below {row['target']:.2f} bits: {when}; "
             f"best {row['best']:.4f} bits; {row['threads']} threads{disturbed}"
         )
 

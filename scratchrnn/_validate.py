@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from scratchrnn._typing import DType, FloatArray, IntArray
+from scratchrnn._typing import BoolArray, DType, FloatArray, IntArray
 
 DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -128,6 +128,15 @@ def check_array(
     return value
 
 
+def check_mask(name: str, value: Any, *, shape: tuple[int, ...], why: str) -> BoolArray:
+    """Return `value` if it is a NumPy array of bool of exactly this shape; `why` as in `check_array`."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray) or value.dtype != np.bool_:
+        raise TypeError(f"{name}: expected a NumPy array of bool; got {describe(value)}")
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape} {why}; got {value.shape}")
+    return value
+
+
 def check_indices(name: str, value: Any, count: int) -> IntArray:
     """Return `value` if it is an array of integers, each in 0..count-1."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
@@ -141,6 +150,8 @@ def check_indices(name: str, value: Any, count: int) -> IntArray:
 
 def describe(value: Any) -> str:
     """Name what came, briefly: type, and the value where it is short."""
+    if isinstance(value, np.ma.MaskedArray):
+        return f"a masked array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     kind = type(value).__name__

@@ -19,6 +19,7 @@ import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_array, check_probability, describe
+from scratchrnn.backends import memory
 
 __all__ = ["cross_entropy", "mse_loss"]
 
@@ -100,7 +101,7 @@ def cross_entropy(
     rows = np.flatnonzero(kept)  # (M,) the positions that count
     y = target_array.reshape(-1)[rows]  # (M,)
     with np.errstate(all="ignore"):
-        d = np.empty(z.shape, z.dtype)  # shifted logits, then p, then the gradient
+        d = memory.empty(z.shape, z.dtype)  # shifted logits, then p, then the gradient
         np.subtract(z, z.max(axis=1, keepdims=True), out=d)
         shifted_y = d[rows, y]  # (M,)
         shifted_sum = d.sum(axis=1)[rows] if smoothing else None

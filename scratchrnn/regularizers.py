@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchrnn._typing import BoolArray, DType, FloatArray
-from scratchrnn._validate import check_array, check_real, describe
+from scratchrnn._validate import check_array, check_mask, check_real
 from scratchrnn.layers.edge import enter_lengths
 
 __all__ = ["activity", "norm_stabilizer", "temporal_activity"]
@@ -250,7 +250,8 @@ def _sum(weights: Wide, counts: BoolArray, terms: Wide, dtype: DType) -> np.floa
 
 def _scaled(array: FloatArray, scale: Wide, counts: BoolArray) -> FloatArray:  # (T, B, H), (B,) or (T, B), (T, B)
     """Rows times their scale; exactly zero where nothing counts, whatever the row holds."""
-    product = array * scale.astype(array.dtype)[..., None]
+    # in float64, and rounded once: the scale of a norm near zero is beyond float32
+    product = np.multiply(array, scale[..., None], out=np.empty_like(array), casting="same_kind")
     product[~counts] = 0
     return product
 
@@ -270,11 +271,7 @@ def _jumps_that_count(h: Any, lengths: Any, reset: Any, *, first: bool) -> BoolA
     counts[0] &= first
     if reset is None:
         return counts
-    if not isinstance(reset, np.ndarray) or reset.dtype != np.bool_:
-        raise TypeError(f"reset: expected a NumPy array of bool; got {describe(reset)}")
-    if reset.shape != counts.shape:
-        raise ValueError(f"reset: expected shape {counts.shape} for h of shape {h.shape}; got {reset.shape}")
-    return counts & ~reset
+    return counts & ~check_mask("reset", reset, shape=counts.shape, why=f"for h of shape {h.shape}")
 
 
 def _check_state(name: str, state: Any, h: FloatArray) -> FloatArray:  # (B, H)

@@ -17,7 +17,7 @@ from scratchrnn import data
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-adding, charlm, timing = map(importlib.import_module, ["adding", "charlm", "timing"])
+adding, charlm, timing, truncation = map(importlib.import_module, ["adding", "charlm", "timing", "truncation"])
 
 
 def output_of(program: str, *arguments: str) -> str:
@@ -131,3 +131,20 @@ def test_min_char_rnn_end_to_end(tmp_path: Path) -> None:
     loops = row["loops"]
     assert loops["scratchrnn float64"]["first"] == pytest.approx(loops["plain NumPy"]["first"], rel=1e-12)
     assert f"{loops['plain NumPy']['p50'] / loops['scratchrnn float64']['p50']:5.2f} times as fast" in shown
+
+
+def test_truncation_writes_rows_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truncation, "RESULTS", tmp_path)
+    monkeypatch.setattr(truncation, "STEPS", 16)
+    monkeypatch.setattr(truncation, "REACH", (1, 4, 16))
+    monkeypatch.setattr(
+        "sys.argv", ["truncation.py", "--updates", "3", "--out", "t", "--figure", str(tmp_path / "t.png")]
+    )
+    truncation.main()
+    found = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert [(row["cell"], row["updates"]) for row in found] == [("rnn", 0), ("rnn", 3), ("lstm", 0), ("lstm", 3)]
+    for row in found:
+        assert row["k2"] == [1, 4, 16]
+        assert row["cosine"][0] < row["cosine"][1] < row["cosine"][2] == pytest.approx(1)
+    assert found[0]["cosine"] != found[1]["cosine"]
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

@@ -284,6 +284,41 @@ def test_another_batch_is_refused(rng: np.random.Generator) -> None:
         alone(x)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_batch_of_nobody(cell: str, rng: np.random.Generator) -> None:
+    layer = make(cell, rng, num_layers=L)
+    x, _, d_output, _ = draw(layer, rng, 0, T)
+    stream, reset = Stream(layer), np.ones((T, 0), bool)
+    for mask in (None, reset):
+        assert stream(x, mask).shape == d_output.shape
+        grads = stream.backward(stream.forward(x, mask), d_output)
+        assert grads.input.shape == x.shape
+        assert not any(g.any() for g in [*grads.parameters.values(), *pair(grads.initial)])
+    assert [w.stop for w in windows(layer, x, d_output, k1=6, k2=8)] == [6, 12, 13]
+
+
+def test_inf_and_nan_pass_through(rng: np.random.Generator) -> None:
+    layer = make("lstm", rng)
+    x, _, d_output, _ = draw(layer, rng, B, T)
+    d_output[0, 0], d_output[0, 1] = np.inf, -np.inf  # the sum over samples is nan
+    stream = Stream(layer)
+    grads = stream.backward(stream.forward(x), d_output)
+    assert np.isnan(grads.initial[0]).any()
+    x[3, 2] = np.nan
+    assert np.isnan(stream(x)[3:, 2]).all()
+
+
+def test_the_initial_gradient_keeps_its_digits(rng: np.random.Generator) -> None:
+    """Of as many beginnings as there are, summed in float64 like every other parameter's."""
+    layer, steps = make("tanh", rng), 20_000
+    x, _, _, _ = draw(layer, rng, 1, 1)
+    stream = Stream(layer)
+    trace = stream.forward(np.repeat(x, steps, axis=0), np.ones((steps, 1), bool))
+    grads = stream.backward(trace, np.ones_like(trace.output))
+    one = stream.backward(stream.forward(x, np.ones((1, 1), bool)), np.ones_like(trace.output[:1]))
+    assert_close("initial", grads.initial, steps * one.initial, rel=2 * 2.0**-23)
+
+
 def test_what_is_refused(rng: np.random.Generator) -> None:
     layer = make("lstm", rng)
     x, _, d_output, d_state = draw(layer, rng, B, T)
@@ -298,6 +333,8 @@ def test_what_is_refused(rng: np.random.Generator) -> None:
         stream(x, np.zeros((B, T), bool))
     with pytest.raises(TypeError, match="reset: expected a NumPy array of bool"):
         stream(x, np.zeros((T, B), int))
+    with pytest.raises(TypeError, match="reset: expected a NumPy array of bool; got a masked array"):
+        stream(x, np.ma.masked_array(np.zeros((T, B), bool), mask=True))
     with pytest.raises(ValueError, match="x: expected"):
         stream(x[0, 0])
     assert stream.state is None

@@ -354,31 +354,33 @@ def test_old_windows_are_not_kept(rng: np.random.Generator) -> None:
         del window
 
 
-def test_bias_of_truncation(rng: np.random.Generator) -> None:
-    layer = make("lstm", rng, dtype=np.float64)
-    x, state, d_output, _ = draw(layer, rng, B, T)
-    found = truncation_bias(layer, x, d_output, k2=(1, 5, T, T + 1), state=state)
-    assert found.k1.tolist() == found.k2.tolist() == [1, 5, T, T + 1]
-    full = srnn.bptt.full(layer, x, d_output, state=state)
-    for n, k in enumerate((1, 5)):
-        cut = truncated(layer, x, d_output, k1=k, k2=k, state=state)
-        g, t = (np.concatenate([p.ravel() for p in grads.parameters.values()]) for grads in (full, cut))
-        assert found.cosine[n] == pytest.approx(g @ t / np.sqrt((g @ g) * (t @ t)), rel=1e-12)
-        assert found.norm_ratio[n] == pytest.approx(np.sqrt((t @ t) / (g @ g)), rel=1e-12)
-        g, t = full.parameters["weight_hh_l0"].ravel(), cut.parameters["weight_hh_l0"].ravel()
-        assert found.cosine_of["weight_hh_l0"][n] == pytest.approx(g @ t / np.sqrt((g @ g) * (t @ t)), rel=1e-12)
-    assert found.cosine[2:] == pytest.approx(1, abs=1e-15)
-    assert (found.norm_ratio[2:] == 1).all()
-    assert found.cosine[0] < found.cosine[1] < 1
-    each = truncation_bias(layer, x, d_output, k2=(5,), k1=1, state=state)
-    assert found.cosine[1] < each.cosine[0] < 1  # every loss reaches back 5 steps, not 3 on average
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_window_has_a_loss(cell: str, rng: np.random.Generator) -> None:
+    layer = make(cell, rng, num_layers=2)
+    x, state, d_output, d_state = draw(layer, rng, B, 3)
+    assert list(windows(layer, x, d_output, k1=5, k2=2)) == []
+    grads = truncated(layer, x, d_output, k1=5, k2=2, state=state, d_state=d_state)
+    want = srnn.bptt.full(layer, x, d_output, state)
+    arrays = [(grads.input, want.input), *((grads.parameters[name], w) for name, w in want.parameters.items())]
+    arrays += list(zip(*(s if isinstance(s, tuple) else (s,) for s in (grads.state, want.state)), strict=True))
+    arrays += [(grads[n].h, want[n].h) for n in range(2)]
+    for got, like in arrays:
+        assert (got.shape, got.dtype) == (like.shape, like.dtype)
+        assert like.any()
+        assert not got.any()
+    bias = truncation_bias(layer, x, d_output, k1=5, k2=(2,))
+    assert np.isnan(bias.cosine).all()
+    assert (bias.norm_ratio == 0).all()
 
 
-def test_bias_without_a_gradient(rng: np.random.Generator) -> None:
-    layer = make("tanh", rng)
+def test_nothing_is_drawn_where_k1_is_wrong(rng: np.random.Generator) -> None:
+    layer = make("lstm", rng, num_layers=2, dropout=0.5)
     x, _, d_output, _ = draw(layer, rng, B, T)
-    found = truncation_bias(layer, x, np.zeros_like(d_output), k2=[3])
-    assert np.isnan([found.cosine, found.norm_ratio]).all()
+    before = layer.rng.bit_generator.state
+    for run in (truncated, truncation_bias):
+        with pytest.raises(ValueError, match="k1: expected an integer of at least 1; got 0"):
+            run(layer, x, d_output, k1=0, k2=[3] if run is truncation_bias else 3)
+    assert layer.rng.bit_generator.state == before
 
 
 @pytest.mark.parametrize("run", [truncated, lambda *a, **k: next(windows(*a, **k))], ids=["truncated", "windows"])
@@ -414,6 +416,14 @@ def test_what_windows_refuse(rng: np.random.Generator) -> None:
         windows(layer, x, d_output, k1=3, k2=3, initial=(np.zeros((1, 7), np.float32),) * 2)
     with pytest.raises(ValueError, match="reset: expected"):
         windows(layer, x, d_output, k1=3, k2=3, reset=np.zeros((T + 1, B), bool))
+    with pytest.raises(TypeError, match="steps: expected an integer"):
+        windows(layer, x, d_output, k1=3, k2=3, steps=float(T))  # type: ignore[arg-type]
+    for more in (-1, 1):
+        wrong = windows(layer, lambda start, stop, more=more: x[start : stop + more], k1=3, k2=3, steps=T)
+        with pytest.raises(ValueError, match=rf"x: expected 3 time steps of x\(0, 3\); got {3 + more} in shape"):
+            next(wrong)
+    with pytest.raises(TypeError, match="reset: expected a NumPy array; got function"):
+        windows(layer, x, d_output, k1=3, k2=3, reset=lambda start, stop: None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="x: expected a NumPy array"):
         windows(layer, x.tolist(), d_output, k1=3, k2=3)
     with pytest.raises(TypeError, match="k2: expected a sequence"):

@@ -344,11 +344,11 @@ def test_bad_arguments(rng: np.random.Generator) -> None:
         with pytest.raises(kind, match=message):
             layer.backward(trace, clip=clip)
     for which, cut, kind, message in (
-        (trace, np.ones((7, 5), bool), ValueError, r"cut: expected shape \(5, 7\), .*; got \(7, 5\)"),
-        (trace, np.ones(7, bool), ValueError, r"cut: expected shape \(5, 7\), .*; got \(7,\)"),
-        (alone, np.ones((7, 1), bool), ValueError, r"cut: expected shape \(7,\), .*; got \(7, 1\)"),
+        (trace, np.ones((7, 5), bool), ValueError, r"cut: expected shape \(5, 7\) of the trace.*; got \(7, 5\)"),
+        (trace, np.ones(7, bool), ValueError, r"cut: expected shape \(5, 7\) of the trace.*; got \(7,\)"),
+        (alone, np.ones((7, 1), bool), ValueError, r"cut: expected shape \(7,\) of the trace.*; got \(7, 1\)"),
         (trace, np.ones((5, 7)), TypeError, r"cut: expected a NumPy array of bool; got an array .* dtype float64"),
-        (trace, np.ma.ones((5, 7), bool), TypeError, "cut: expected a NumPy array of bool; got an array"),
+        (trace, np.ma.ones((5, 7), bool), TypeError, "cut: expected a NumPy array of bool; got a masked array"),
         (trace, [[True] * 7] * 5, TypeError, "cut: expected a NumPy array of bool; got list"),
     ):
         with pytest.raises(kind, match=message):

@@ -172,6 +172,17 @@ def test_windows_are_time_major_in_c_order_and_without_copies(batch: int, rng: n
     assert (wide == before).all()
 
 
+@pytest.mark.parametrize(("count", "batch"), [(12, 1), (12, 11), (12, 3)], ids=["one row", "one step", "both more"])
+def test_rows_are_the_readers_own(count: int, batch: int) -> None:
+    codes, series = np.arange(count), np.arange(2.0 * count).reshape(count, 2)
+    series.flags.writeable = False
+    rows, real = ContiguousRows(codes, batch=batch), ContiguousRows(series, series, batch=batch)
+    for array in (rows.inputs, rows.targets, real.inputs, real.targets):
+        assert array.flags.carray
+        assert not any(np.shares_memory(array, given) for given in (codes, series))
+    assert not np.shares_memory(rows.inputs, rows.targets)
+
+
 def test_one_step_and_more_steps_than_there_are() -> None:
     rows = ContiguousRows(np.arange(4), batch=3)  # just enough: one step
     (window,) = rows.windows(5)

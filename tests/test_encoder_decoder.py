@@ -236,6 +236,15 @@ def test_greedy_may_write_nothing_or_never_stop(rng: np.random.Generator) -> Non
     assert source.flags.writeable
 
 
+def test_greedy_writes_codes_beyond_the_dtype_of_start_and_stop(rng: np.random.Generator) -> None:
+    layers = [srnn.RNN(2, 3, rng=rng) for _ in range(2)]
+    model = srnn.models.EncoderDecoder(*layers, source_size=4, target_size=300, rng=rng)
+    model.readout.bias[299] = 100
+    codes = np.array([1, 10], np.uint8)  # of a text with few codes
+    written = model.greedy(np.zeros((2, 1), int), start=codes[0], stop=codes[1], max_length=3)
+    assert [w.tolist() for w in written] == [[299, 299, 299]]
+
+
 # Files, names, bad input
 
 

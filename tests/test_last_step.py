@@ -86,6 +86,25 @@ def test_configuration(rng: np.random.Generator) -> None:
     assert repr(model).startswith("LastStep(LSTM(input_size=3, hidden_size=6, num_layers=2")
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_batch_of_nobody(bidirectional: bool, rng: np.random.Generator) -> None:
+    model = new("lstm", rng, bidirectional=bidirectional)
+    trace = model.forward(np.zeros((T, 0, I)))
+    grads = model.backward(trace, np.zeros((0, O)))
+    assert (trace.output.shape, grads.input.shape) == ((0, O), (T, 0, I))
+    assert not any(g.any() for g in grads.parameters.values())
+
+
+def test_a_wrapper_is_saved_as_its_layer(rng: np.random.Generator, tmp_path: Path) -> None:
+    model = LastStep(srnn.WeightDrop(srnn.LSTM(I, H, dtype=np.float64, rng=rng), 0.5, rng=rng), O, rng=rng)
+    x = rng.standard_normal((T, B, I))
+    assert (model.forward(x).output != model(x)).any()  # weights are dropped in training alone
+    model.save(tmp_path / "model.safetensors")
+    loaded = LastStep.load(tmp_path / "model.safetensors")
+    assert type(loaded.rnn) is srnn.LSTM
+    assert_close("output", loaded(x), model(x), rel=0)
+
+
 def test_refuses(rng: np.random.Generator) -> None:
     model = new("rnn", rng)
     with pytest.raises(TypeError, match=r"^layer: expected an RNN or LSTM; got int 3"):
@@ -94,6 +113,8 @@ def test_refuses(rng: np.random.Generator) -> None:
         LastStep(srnn.RNN(2, 3, rng=rng), 0)
     with pytest.raises(ValueError, match=r"^x: expected three axes, time, batch and input; got shape \(7, 3\)"):
         model.forward(rng.standard_normal((T, I)))
+    with pytest.raises(ValueError, match=r"^x: expected three axes, time, batch and input; got shape \(7, 3\)"):
+        model(rng.standard_normal((T, I)))
     trace = model.forward(rng.standard_normal((T, B, I)))
     with pytest.raises(ValueError, match=r"^d_output: expected shape \(5, 2\) of the trace's output; got \(2, 5\)"):
         model.backward(trace, rng.standard_normal((O, B)))

@@ -261,5 +261,14 @@ def test_bad_input() -> None:
         regularizers.norm_stabilizer(h, 1.0, initial=np.zeros((5, 6)))
     with pytest.raises(TypeError, match=r"reset: expected a NumPy array of bool; got an array .* float64"):
         regularizers.temporal_activity(h, 1.0, reset=np.zeros((7, 5)))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"reset: expected a NumPy array of bool; got a masked array"):
+        regularizers.temporal_activity(h, 1.0, reset=np.ma.masked_array(np.zeros((7, 5), bool), mask=True))
     with pytest.raises(ValueError, match=r"reset: expected shape \(7, 5\) for h of shape \(7, 5, 6\); got \(5, 7\)"):
         regularizers.norm_stabilizer(h, 1.0, reset=np.zeros((5, 7), bool))
+
+
+def test_norms_that_float32_cannot_divide_by() -> None:
+    h = np.array([[[3.0, 4.0]], [[0.0, 1.0]]], np.float32)
+    h[0] *= np.float32(1e-40)  # subnormal: 1 over its norm is infinite in float32
+    _, d_h = regularizers.norm_stabilizer(h, 1.0)
+    assert_close("d_h", d_h[0, 0], np.array([-0.6, -0.8], np.float32), rel=1e-4)  # h has four digits there

@@ -15,7 +15,7 @@ REL = TOLERANCE["float64"]
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("lead", [(), (5,), (7, 5), (0, 5)], ids=str)
+@pytest.mark.parametrize("lead", [(), (5,), (7, 5), (0, 5), (150, 4)], ids=str)
 def test_linear(lead: tuple[int, ...], bias: bool, rng: np.random.Generator) -> None:
     ours = srnn.Linear(3, 6, bias=bias, dtype=np.float64, rng=rng)
     theirs = torch.nn.Linear(3, 6, bias=bias, dtype=torch.float64)

@@ -50,17 +50,22 @@ class Pieces:
 
     def __init__(self, reset: BoolArray) -> None:
         self.steps, self.batch = reset.shape
+        self.whole = not reset[1:].any()
+        if self.whole:
+            self.row = self.last = np.arange(self.batch)
+            self.start, self.length = np.zeros(self.batch, np.intp), np.full(self.batch, self.steps)
+            self.begins: BoolArray = reset[0].copy()
+            return
         cuts = reset.copy()
         cuts[0] = True
         row, start = np.nonzero(cuts.T)  # by row, then by time
-        ends_row = np.append(row[1:] != row[:-1], True)
-        stop = np.where(ends_row, self.steps, np.append(start[1:], 0))
+        ends_row = np.diff(row, append=self.batch) != 0
+        stop = np.where(ends_row, self.steps, np.roll(start, -1))
         order = np.argsort(start > 0, kind="stable")  # first pieces stand first
         place = np.argsort(order)
         self.row, self.start, self.length = row[order], start[order], (stop - start)[order]
-        self.begins: BoolArray = reset[self.start, self.row]
+        self.begins = reset[self.start, self.row]
         self.last = place[np.flatnonzero(ends_row)]
-        self.whole = len(row) == self.batch
         self._piece = place[np.cumsum(cuts.T.ravel()) - 1].reshape(self.batch, self.steps).T  # (T, B)
 
     def unfold(self, array: Array) -> Array:
@@ -78,5 +83,5 @@ class Pieces:
 
     def at(self, step: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """For each row the piece that step `step` belongs to, and its number within that piece."""
-        piece = self._piece[step]
+        piece = self.row if self.whole else self._piece[step]
         return piece, step - self.start[piece]

@@ -16,10 +16,11 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_array, check_int, describe
+from scratchrnn._validate import check_array, check_int, check_mask, describe
 from scratchrnn.bptt.full import Layer, check_layer
 from scratchrnn.bptt.pieces import Pieces
 from scratchrnn.layers import edge
+from scratchrnn.layers.initial_state import sum_over_batch
 from scratchrnn.trace import Gradients, State, Trace
 
 Arrays = tuple[FloatArray, ...]  # (h,), for an LSTM (h, c)
@@ -236,7 +237,7 @@ def forward(layer: Layer, x: FloatArray, state: State | None, reset: Any, initia
     xs, arrays, pieces, batched = _enter(layer, x, state, reset, initial)
     trace = layer.forward(_own(layer, pieces.unfold(xs)), _leave(arrays, True), _lengths(pieces))
     output = pieces.fold(edge.time_major(trace.output, batch_first=layer.batch_first, batched=True))
-    ends = tuple(a[:, pieces.last] for a in _arrays(trace.state))
+    ends = _ends(trace.state, pieces)
     return StreamTrace(_theirs(layer, output, batched), _leave(ends, batched), trace, pieces, batched)
 
 
@@ -247,9 +248,10 @@ def infer(
     xs, arrays, pieces, batched = _enter(layer, x, state, reset, initial)
     out, ends = layer(_own(layer, pieces.unfold(xs)), _leave(arrays, True), _lengths(pieces))
     output = pieces.fold(edge.time_major(out, batch_first=layer.batch_first, batched=True))
-    return _theirs(layer, output, batched), _leave(tuple(a[:, pieces.last] for a in _arrays(ends)), batched)
+    return _theirs(layer, output, batched), _leave(_ends(ends, pieces), batched)
 
 
+@np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
 def backward(
     layer: Layer, trace: StreamTrace, d_output: FloatArray | None, d_state: State | None, *, clip: float | None = None
 ) -> StreamGradients:
@@ -274,8 +276,14 @@ def backward(
         _leave(carried, batched),
         grads.parameters,
         grads.layers,
-        _leave(tuple(d[:, begins].sum(axis=1) for d in starts), True),
+        _leave(tuple(sum_over_batch(d[:, begins]) for d in starts), True),
     )
+
+
+def _ends(state: State, pieces: Pieces) -> Arrays:
+    """(L, N, ·) at pieces' ends to (L, B, ·) at rows' ends."""
+    arrays = _arrays(state)
+    return arrays if pieces.whole else tuple(a[:, pieces.last] for a in arrays)
 
 
 def _spread(d: FloatArray, pieces: Pieces) -> FloatArray:
@@ -296,6 +304,8 @@ def _enter(
     if carried[0] is None:
         mask[0] = True
     pieces = Pieces(mask)
+    if not pieces.begins.any():  # then there is no reset either
+        return xs, cast(Arrays, carried), pieces, batched
     starts = []
     for given, begin in zip(carried, _initial(layer, initial), strict=True):
         start = np.empty((layer.num_layers, len(pieces.row), begin.shape[1]), layer.dtype)
@@ -312,10 +322,7 @@ def enter_reset(layer: Layer, reset: Any, steps: int, batch: int, batched: bool)
     if reset is None:
         return np.zeros((steps, batch), bool)
     shape = (steps,) if not batched else (batch, steps) if layer.batch_first else (steps, batch)
-    if not isinstance(reset, np.ndarray) or reset.dtype != bool:
-        raise TypeError(f"reset: expected a NumPy array of bool; got {describe(reset)}")
-    if reset.shape != shape:
-        raise ValueError(f"reset: expected shape {shape}, a value for each step and sample; got {reset.shape}")
+    check_mask("reset", reset, shape=shape, why="with a value for each step and sample")
     return (reset[:, None] if not batched else reset.T if layer.batch_first else reset).copy()
 
 

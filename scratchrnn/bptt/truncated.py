@@ -62,6 +62,7 @@ def truncated(
         Steps between two windows' ends; steps that the gradient of each reaches back. See `scratchrnn.bptt.schedule`.
     d_state : ndarray, or (d_h_n, d_c_n) for an LSTM, optional
         As in `layer.backward`, at each sequence's own end; part of the loss of the window in which that lies.
+
     Returns
     -------
     Gradients
@@ -85,6 +86,7 @@ def truncated(
     """
     check_unwrapped(layer)
     check_stream_layer(layer)
+    check_positive_int("k1", k1), check_positive_int("k2", k2)
     trace = layer.forward(x, state, lengths)
     d = _whole_cotangent(layer, trace, d_output, k1, k2)
     return _truncated(layer, trace, d, d_state, k1, k2)
@@ -165,21 +167,17 @@ def truncation_bias(
     if not isinstance(k2, Sequence) or isinstance(k2, str) or not k2:
         raise TypeError(f"k2: expected a sequence of at least one integer; got {describe(k2)}")
     reach = [check_positive_int(f"k2[{n}]", k) for n, k in enumerate(k2)]
+    stride = [k if k1 is None else check_positive_int("k1", k1) for k in reach]
     trace = layer.forward(x, state, lengths)
     steps = len(trace[0].input)
     d = _whole_cotangent(layer, trace, d_output, steps, steps)
     full = _vectors(layer.backward(trace, d))
-    stride = [k if k1 is None else check_positive_int("k1", k1) for k in reach]
     found = [_vectors(_truncated(layer, trace, d, None, a, b)) for a, b in zip(stride, reach, strict=True)]
 
     def measure(names: list[str]) -> tuple[FloatArray, FloatArray]:
         g = np.concatenate([full[name] for name in names])
-        cosines, ratios = [], []
-        for one in found:
-            t = np.concatenate([one[name] for name in names])
-            a, b = float(np.linalg.norm(g)), float(np.linalg.norm(t))
-            cosines.append(float(g @ t) / (a * b) if a and b else np.nan)
-            ratios.append(b / a if a else np.nan)
+        pairs = [_compare(g, np.concatenate([one[name] for name in names])) for one in found]
+        cosines, ratios = zip(*pairs, strict=True)
         return np.array(cosines), np.array(ratios)
 
     each = {name: measure([name]) for name in full}
@@ -190,6 +188,16 @@ def truncation_bias(
 def _vectors(gradients: Gradients) -> dict[str, FloatArray]:
     """Each parameter's gradient as a vector in float64, in which sums over it are taken."""
     return {name: g.ravel().astype(np.float64) for name, g in gradients.parameters.items()}
+
+
+@np.errstate(all="ignore")
+def _compare(g: FloatArray, t: FloatArray) -> tuple[float, float]:
+    """Cosine of the angle between two vectors, and |t| / |g|; NaN where they are not defined."""
+    scales = np.array([np.abs(v).max() for v in (g, t)])  # a gradient of 1e-200 must not vanish in its own square
+    u, v = g / scales[0], t / scales[1]
+    a, b = np.linalg.norm(u), np.linalg.norm(v)
+    ratio = scales[1] / scales[0] * (b / a if scales[1] else 1)
+    return float(u @ v / (a * b)), float(ratio)
 
 
 def _whole_cotangent(layer: Recurrent, trace: Trace, d_output: Any, k1: int, k2: int) -> FloatArray | None:
@@ -218,6 +226,7 @@ def _truncated(
     """Sum the gradients of all groups of windows that start together."""
     steps, total = len(trace[0].input), None
     d = layer._enter_d_output(d_output, trace)
+    d_ends = layer._enter_state("d_state", d_state, len(trace.lengths), trace.batched)
     for span in _groups(schedule(steps, k1, k2)):
         part = slice(span.start, span.stop)
         within = None
@@ -225,12 +234,12 @@ def _truncated(
             within = d[part].copy()
             within[: span.first - span.start] = 0  # those losses are other windows'
             within = edge.leave_output(within, batch_first=layer.batch_first, batched=trace.batched)
-        grads = layer.backward(_slice(layer, trace, part), within, _ending_in(layer, trace, d_state, span))
+        grads = layer.backward(_slice(layer, trace, part), within, _ending_in(trace, d_ends, span))
         if part == slice(0, steps):
             return grads  # nothing was cut
         total = total or _Sum(layer, trace)
         total.add(part, grads)
-    return cast(_Sum, total).gradients()
+    return (total or _Sum(layer, trace)).gradients()  # zero where k1 - k2 ≥ T, and no window has a loss
 
 
 def _groups(spans: Iterator[Span]) -> Iterator[Span]:
@@ -254,13 +263,12 @@ def _slice(layer: Recurrent, trace: Trace, part: slice) -> Trace:
     return replace(trace, output=output, layers=layers, lengths=lengths, dropout_masks=masks)
 
 
-def _ending_in(layer: Recurrent, trace: Trace, d_state: State | None, span: Span) -> State | None:
+def _ending_in(trace: Trace, d_state: tuple[FloatArray | None, ...], span: Span) -> State | None:
     """dL/d(final state) of the sequences whose last step is one of the window's new ones; zero for the others."""
-    if d_state is None:
+    if all(d is None for d in d_state):
         return None
     ends = (span.first < trace.lengths) & (trace.lengths <= span.stop)
-    arrays = layer._enter_state("d_state", d_state, len(trace.lengths), trace.batched)
-    within = [None if d is None else np.where(ends[:, None], d, d.dtype.type(0)) for d in arrays]
+    within = [None if d is None else np.where(ends[:, None], d, d.dtype.type(0)) for d in d_state]
     within = [d if d is None or trace.batched else d[:, 0] for d in within]
     return cast(State, within[0] if len(within) == 1 else tuple(within))
 

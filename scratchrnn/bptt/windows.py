@@ -21,6 +21,7 @@ import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_array, check_positive_int, describe
+from scratchrnn.backends import memory
 from scratchrnn.bptt import stream
 from scratchrnn.bptt.full import Cotangent, Layer
 from scratchrnn.bptt.schedule import Span, schedule
@@ -90,6 +91,7 @@ def windows(
         this window's. Absent: zero.
     k1, k2 : int
         Steps between two windows' ends; steps that the gradient of each reaches back. See `scratchrnn.bptt.schedule`.
+        With k2 < k1 the steps between two windows are read as in inference: nothing is dropped there.
     state : ndarray (L, B, P), or (h, c) for an LSTM, optional
         State before step 0, or with `begin` the `carry` of the window that ended there. Absent: the initial state.
     initial : ndarray (L, P), or (h_0 (L, P), c_0 (L, H)) for an LSTM, optional
@@ -134,10 +136,11 @@ def windows(
         total = check_positive_int("steps", steps)
     else:
         total = _time(layer, "x", x)
-        if steps not in (None, total):
+        if steps is not None and check_positive_int("steps", steps) != total:
             raise ValueError(f"steps: expected None or the {total} of x; got {steps}")
-    for name, array in (("d_output", d_output), ("reset", reset)):
-        if array is not None and not callable(array) and _time(layer, name, array) != total:
+    arrays: dict[str, Any] = {"d_output": None if callable(d_output) else d_output, "reset": reset}
+    for name, array in arrays.items():
+        if array is not None and _time(layer, name, array) != total:
             raise ValueError(f"{name}: expected {total} time steps; got shape {array.shape}")
     stream._initial(layer, initial)
     spans = schedule(total, k1, k2, begin)
@@ -161,7 +164,13 @@ class _Source:
 
     def read(self, start: int, stop: int) -> FloatArray:
         """The input of steps [start, stop)."""
-        return self.x(start, stop) if callable(self.x) else self.part(self.x, start, stop)
+        if not callable(self.x):
+            return self.part(self.x, start, stop)
+        x = self.x(start, stop)
+        if (got := _time(self.layer, "x", x)) != stop - start:
+            wanted = f"{stop - start} time steps of x({start}, {stop})"
+            raise ValueError(f"x: expected {wanted}; got {got} in shape {x.shape}")
+        return x
 
     def skip(self, start: int, stop: int, state: State | None) -> State:
         """State after reading steps [start, stop) only."""
@@ -183,12 +192,14 @@ class _Source:
             return None
         new = _steps(self.layer, output, span.first - span.start, span.stop - span.start)
         if callable(self.d_output):
-            given = self.d_output(output[new].copy(), span.first)  # the caller may write into it
+            given = self.d_output(memory.copy(output[new]), span.first)  # the caller may write into it
         else:
             given = self.part(self.d_output, span.first, span.stop)
         check_array(
             "d_output", given, shape=output[new].shape, dtype=self.layer.dtype, why="of the output of the new steps"
         )
+        if span.first == span.start:  # k1 = k2: all steps are new
+            return given
         whole = np.zeros_like(output)
         whole[new] = given
         return whole

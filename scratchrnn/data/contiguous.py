@@ -130,9 +130,9 @@ class ContiguousRows:
         self.reset: BoolArray = self._lay_out(begins)
 
     def _lay_out(self, items: Any) -> Any:
-        """Items (N, ...) as rows (R, B, ...)."""
+        """Items (N, ...) as rows (R, B, ...), a copy."""
         rows = items[: self.batch * self.steps].reshape(self.batch, self.steps, *items.shape[1:])
-        return np.ascontiguousarray(rows.swapaxes(0, 1))
+        return rows.swapaxes(0, 1).copy(order="C")  # also of one row or one step, where nothing moves
 
     def __repr__(self) -> str:
         return f"ContiguousRows(batch={self.batch}, steps={self.steps}, dropped={self.dropped})"

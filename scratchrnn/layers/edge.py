@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchrnn._typing import BoolArray, DType, FloatArray, IntArray
-from scratchrnn._validate import check_array, check_real, describe
+from scratchrnn._validate import check_array, check_mask, check_real, describe
 from scratchrnn.backends import memory
 from scratchrnn.trace import Number, State, Trace
 
@@ -134,11 +134,7 @@ def enter_cut(cut: Any, trace: Trace) -> BoolArray | None:
     """Return as (T, B), in the input's order of time, where nothing flows to the state before; None when absent."""
     if cut is None:
         return None
-    if not isinstance(cut, np.ndarray) or isinstance(cut, np.ma.MaskedArray) or cut.dtype != np.bool_:
-        raise TypeError(f"cut: expected a NumPy array of bool; got {describe(cut)}")
-    shape = trace.output.shape[:-1]
-    if cut.shape != shape:
-        raise ValueError(f"cut: expected shape {shape}, the trace's output's but for its last axis; got {cut.shape}")
+    check_mask("cut", cut, shape=trace.output.shape[:-1], why="of the trace's output but for its last axis")
     return time_major(cut[..., None], batch_first=trace.batch_first, batched=trace.batched)[..., 0]
 
 

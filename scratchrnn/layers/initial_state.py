@@ -201,10 +201,10 @@ class InitialState(Module):
             `parameters` by their names; nothing else.
         """
         arrays = self.state_shape.enter("d_state", d_state, batch_of(d_state), slot="0")
-        sums = [_sum_over_batch(d) if d.ndim == 3 else d.copy() for d in arrays]
+        sums = [sum_over_batch(d) if d.ndim == 3 else d.copy() for d in arrays]
         return Gradients(None, None, dict(zip(self.parameters, sums, strict=True)), {})
 
 
-def _sum_over_batch(d: FloatArray) -> FloatArray:
+def sum_over_batch(d: FloatArray) -> FloatArray:
     """(D·L, B, ·) to (D·L, ·), added up in float64 as the gradients of the other layers are."""
     return d.sum(axis=1, dtype=np.float64).astype(d.dtype, copy=False)

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
+from scratchrnn.backends import memory
 from scratchrnn.init import uniform_
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
@@ -84,14 +85,15 @@ class Linear(Module):
     def __call__(self, x: FloatArray) -> FloatArray:
         """y (..., O) for x (..., I); keeps nothing."""
         flat = self._enter(x).reshape(-1, self.in_features)
-        y = flat @ self.parameters["weight"].T  # (N, O)
+        y = memory.empty((len(flat), self.out_features), self.dtype)
+        np.matmul(flat, self.parameters["weight"].T, out=y)
         if self.bias_wanted:
             y += self.parameters["bias"]
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def forward(self, x: FloatArray) -> LinearTrace:
         """y (..., O) for x (..., I), with what backward needs."""
-        return LinearTrace(self(x), x.copy(), self.parameters["weight"].copy())
+        return LinearTrace(self(x), memory.copy(x), memory.copy(self.parameters["weight"]))
 
     @np.errstate(all="ignore")
     def backward(self, trace: LinearTrace, d_output: FloatArray) -> Gradients:
@@ -102,13 +104,25 @@ class Linear(Module):
         check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         dy = d_output.reshape(-1, self.out_features)
         x = trace.input.reshape(-1, self.in_features)
-        # blocks summed in float64: one float32 sum over a whole text's positions would lose digits that torch keeps,
-        # and a product in float64 takes twice the time
-        weight = np.zeros(trace.weight.shape)
-        for first in range(0, len(dy), SUM_ROWS):
-            weight += dy[first : first + SUM_ROWS].T @ x[first : first + SUM_ROWS]
-        gradients: dict[str, FloatArray] = {"weight": weight.astype(self.dtype, copy=False)}
+        gradients: dict[str, FloatArray] = {"weight": _product(dy, x)}
         if self.bias_wanted:
             gradients["bias"] = dy.sum(axis=0, dtype=np.float64).astype(self.dtype, copy=False)
-        dx = (dy @ trace.weight).reshape(trace.input.shape)
-        return Gradients(dx, None, gradients, {})
+        dx = memory.empty(x.shape, self.dtype)
+        np.matmul(dy, trace.weight, out=dx)
+        return Gradients(dx.reshape(trace.input.shape), None, gradients, {})
+
+
+def _product(dy: FloatArray, x: FloatArray) -> FloatArray:
+    """dyᵀ x (O, I) of dy (N, O) and x (N, I).
+
+    In blocks summed in float64: one float32 sum over a whole text's positions would lose digits that torch keeps, and a
+    product in float64 takes twice the time.
+    """
+    block = dy[:SUM_ROWS].T @ x[:SUM_ROWS]
+    if len(dy) <= SUM_ROWS:
+        return block
+    total = block.astype(np.float64)
+    for first in range(SUM_ROWS, len(dy), SUM_ROWS):
+        part = slice(first, first + SUM_ROWS)
+        total += np.matmul(dy[part].T, x[part], out=block)
+    return total.astype(dy.dtype, copy=False)

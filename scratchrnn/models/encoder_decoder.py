@@ -261,8 +261,8 @@ class EncoderDecoder(Module):
         check_codes("source", source, self.source_embedding.num_embeddings)
         batch = source.shape[1]
         state = self._start(source, _lengths("source_lengths", source_lengths, source))
-        code: IntArray = np.full(batch, start)
-        written = np.full((max_length + 1, batch), stop)  # the last row ends what does not stop by itself
+        code: IntArray = np.full(batch, start, np.int64)
+        written = np.full((max_length + 1, batch), stop, np.int64)  # the last row ends what does not stop by itself
         stopped = np.zeros(batch, np.bool_)
         for t in range(max_length):
             output, state = self.decoder(self.target_embedding(code[None]), state)

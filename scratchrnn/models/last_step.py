@@ -11,7 +11,7 @@ Dimensions: B batch, T time, I inputs, P state size, D directions, O outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from scratchrnn._validate import check_array, describe
 from scratchrnn.layers import LSTM, RNN, Linear
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import Module, check_trace
+from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.models.parts import by_parts, config_of, layer_of
 from scratchrnn.rng import Rng
 from scratchrnn.trace import Gradients, State, Trace
@@ -46,8 +47,8 @@ class LastStep(Module):
 
     Parameters
     ----------
-    layer : RNN or LSTM
-        Any layers, directions and sizes; the prediction is made from the top layer.
+    layer : RNN or LSTM, or a wrapper of one
+        Any layers, directions and sizes; the prediction is made from the top layer. `save` writes no wrapper.
     out_features : int
         O.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
@@ -71,8 +72,8 @@ class LastStep(Module):
     ((4, 1), (32, 8))
     """
 
-    def __init__(self, layer: RNN | LSTM, out_features: int, *, rng: Rng | None = None) -> None:
-        if not hasattr(layer, "num_directions"):
+    def __init__(self, layer: RNN | LSTM | Wrapper, out_features: int, *, rng: Rng | None = None) -> None:
+        if not isinstance(layer, RNN | LSTM | Wrapper):
             raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
         object.__setattr__(self, "dtype", layer.dtype)
         self.rnn = layer
@@ -94,6 +95,7 @@ class LastStep(Module):
 
     def __call__(self, x: FloatArray, lengths: Any = None) -> FloatArray:
         """Inference: predictions (B, O) for x (T, B, I); keeps nothing. Arguments as in `forward`."""
+        _check_batched(x)
         return self.decoder(self._last(self.rnn(x, None, lengths)[1]))
 
     def forward(self, x: FloatArray, lengths: Any = None) -> LastStepTrace:
@@ -105,8 +107,7 @@ class LastStep(Module):
         lengths : sequence of int (B,), optional
             Steps of each sequence; what follows is padding.
         """
-        if np.ndim(x) != 3:
-            raise ValueError(f"x: expected three axes, time, batch and input; got shape {np.shape(x)}")
+        _check_batched(x)
         rnn = self.rnn.forward(x, None, lengths)
         decoder = self.decoder.forward(self._last(rnn.state))
         return LastStepTrace(decoder.output, rnn, decoder)
@@ -118,8 +119,7 @@ class LastStep(Module):
         decoder = self.decoder.backward(trace.decoder, d_output)  # undoes decoder
         h_n = _h(trace.rnn.state)
         d_h_n, directions = np.zeros_like(h_n), self.rnn.num_directions
-        batch = h_n.shape[1]
-        d_last = decoder.input.reshape(batch, directions, -1)  # type: ignore[union-attr]
+        d_last = cast(FloatArray, decoder.input).reshape(h_n.shape[1], directions, h_n.shape[2])
         d_h_n[-directions:] = d_last.transpose(1, 0, 2)  # undoes side by side
         d_state: Any = (d_h_n, None) if self.rnn.cell.has_c else d_h_n
         rnn = self.rnn.backward(trace.rnn, d_state=d_state)  # undoes rnn
@@ -130,6 +130,11 @@ class LastStep(Module):
         """Final states (D·L, B, P) to those of the top layer, directions side by side: (B, D·P)."""
         top = _h(state)[-self.rnn.num_directions :]
         return np.concatenate(list(top), axis=1)
+
+
+def _check_batched(x: Any) -> None:
+    if np.ndim(x) != 3:
+        raise ValueError(f"x: expected three axes, time, batch and input; got shape {np.shape(x)}")
 
 
 def _h(state: State) -> FloatArray:

@@ -8,6 +8,7 @@ from typing import Any
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_indices, describe
 from scratchrnn.layers import LSTM, RNN
+from scratchrnn.layers.wrapper import Wrapper
 
 LAYERS: dict[str, type[RNN] | type[LSTM]] = {"RNN": RNN, "LSTM": LSTM}
 
@@ -27,9 +28,10 @@ def check_codes(name: str, value: Any, count: int) -> IntArray:
     return codes
 
 
-def config_of(layer: RNN | LSTM) -> dict[str, Any]:
-    """What `layer_of` builds a layer of the same kind and size from."""
-    return {"layer": type(layer).__name__, "config": layer.config()}
+def config_of(layer: RNN | LSTM | Wrapper) -> dict[str, Any]:
+    """What `layer_of` builds a layer of the same kind and size from; of a wrapper, as of its file, the layer inside."""
+    inner = layer.layer if isinstance(layer, Wrapper) else layer
+    return {"layer": type(inner).__name__, "config": inner.config()}
 
 
 def layer_of(name: str, entry: Any) -> RNN | LSTM:
