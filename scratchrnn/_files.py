@@ -13,13 +13,24 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
-    A symbolic link stays, and what it points to is replaced; a file that was there keeps its permissions.
+    A symbolic link stays, and what it points to is replaced; a file that was there keeps its permissions. An OSError
+    carries `path` as its filename, which the system leaves out where a disk is full.
     """
+    try:
+        _write(path, data)
+    except OSError as error:
+        if error.errno is not None:  # else a message of our own
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _write(path: str | os.PathLike[str], data: bytes) -> None:
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # the system applies the umask
+    as_is = getattr(os, "O_BINARY", 0)  # Windows would write line ends of its own
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | as_is, 0o666)  # the system applies the umask
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -12,7 +12,7 @@ import pytest
 
 from scratchrnn.cli import main
 from scratchrnn.models import CharModel
-from tests.runs import SMALL, TEXT, command, environment, log, refused, train, trained, tree
+from tests.runs import RUN, SMALL, TEXT, command, environment, log, refused, train, trained, tree
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,17 @@ def test_a_killed_run_goes_on_even_from_before_its_first_checkpoint(capsys: pyte
     found = trained(capsys, "--out", "run", "--resume")
     assert found["steps"] == 1500
     assert len([line for line in log("run") if line["kind"] == "update"]) == 1500
+
+
+def test_what_a_kill_left_half_written_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    Path("run/.config.toml.0123abcd.tmp").write_text("[tex")  # killed while it began
+    trained(capsys, "t.txt", "--out", "run", *SMALL, "--steps", "8", "--checkpoint-every", "3")
+    assert {name for name in tree("run") if "/" not in name} == RUN
+    Path("run/checkpoints/step-00000008.safetensors").unlink()
+    Path("run/.model.safetensors.89abcdef.tmp").write_bytes(b"half")
+    trained(capsys, "--out", "run", "--resume")
+    assert {name for name in tree("run") if "/" not in name} == RUN
 
 
 def sampled_error(capsys: pytest.CaptureFixture[str]) -> str:

@@ -43,8 +43,8 @@ def test_a_run_from_text_to_sample(capsys: pytest.CaptureFixture[str]) -> None:
     )
     lines = err.splitlines()
     assert len(lines) == 13
-    assert re.fullmatch(r"step     7/90   \d\.\d{3} bits   \d+k characters/s", lines[0])
-    assert re.fullmatch(r"step    90/90   \d\.\d{3} bits, held out \d\.\d{3}   \d+k characters/s", lines[-1])
+    assert re.fullmatch(r"step     7/90   \d\.\d{3} bits   [\d,]+ characters/s", lines[0])
+    assert re.fullmatch(r"step    90/90   \d\.\d{3} bits, held out \d\.\d{3}   [\d,]+ characters/s", lines[-1])
 
     evaluations = [line for line in log("run") if line["kind"] == "evaluation"]
     assert [line["step"] for line in evaluations] == [20, 40, 60, 80, 90]
@@ -231,7 +231,15 @@ def test_a_config_that_was_spoilt(capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text().replace("hidden = 8", "hidden = 9"))
     message = refused(capsys, "--out", "run", "--resume")
     assert message.startswith("resume: the run was made with layer='LSTM(input_size=4, hidden_size=8")
-    config.write_text(config.read_text().replace("hidden = 9", "hidden = nine"))
+    config.write_text(
+        config.read_text()
+        .replace("hidden = 9", "hidden = 8")
+        .replace("ar = 0.0  # Weight of the squared", "ar = 2.0  # ")
+    )
+    assert refused(capsys, "--out", "run", "--resume").startswith(
+        "resume: the run was made with regularization=None; got regularization='_Activities(ar=2.0, tar=0.0)'"
+    )
+    config.write_text(config.read_text().replace("hidden = 8", "hidden = nine"))
     assert refused(capsys, "--out", "run", "--resume").startswith("run/config.toml: not TOML: Invalid value (at line 7")
 
 
@@ -264,7 +272,7 @@ def test_a_full_disk_is_one_line(
 
     def full(source: Any, target: Any) -> None:
         if name in str(target):
-            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a write has it: without a name
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)

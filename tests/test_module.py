@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -153,6 +154,31 @@ def test_written_files_follow_the_umask_and_what_was_there(tmp_path: Path) -> No
     assert (tmp_path / "a").stat().st_ino != inode  # renamed into place, not written over
     with pytest.raises(FileNotFoundError, match=r"x/a: there is no folder .*x"):
         _files.write_atomically(tmp_path / "x" / "a", b"z")
+
+
+def test_a_failed_write_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as the system does: without a name
+
+    monkeypatch.setattr(_files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        _files.write_atomically(tmp_path / "a", b"x")
+    assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows asks for a flag for that."""
+    flags: list[int] = []
+    monkeypatch.setattr(_files.os, "O_BINARY", os.O_SYNC, raising=False)
+    open_ = os.open
+
+    def spy(path: Any, flag: int, *mode: int) -> int:
+        flags.append(flag)
+        return open_(path, flag, *mode)
+
+    monkeypatch.setattr(_files.os, "open", spy)
+    _files.write_atomically(tmp_path / "a", b"x")
+    assert flags[0] & os.O_SYNC == os.O_SYNC
 
 
 def test_a_layers_own_arrays_may_be_loaded_into_it(rng: np.random.Generator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,28 @@ def test_each_epoch_begins_with_the_initial_state(rng: np.random.Generator) -> N
     assert losses[0] != losses[1]
 
 
+def test_a_step_that_is_broken_off_is_taken_again(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ContiguousRows(rng.integers(0, 6, 61), batch=3)
+    task = LanguageModel(new("lstm", rng), rows, k1=5, k2=7)
+    losses = [task.step().loss for _ in range(8)]
+    interrupt = iter([False, True, False, True, True, False, False, True, False])  # at the end of an epoch too
+    for name in ("decoder", "embedding"):  # within the window, and after it
+        backward = getattr(task.model, name).backward
+
+        def broken(*arguments: Any, backward: Any = backward) -> Any:
+            if next(interrupt, False):
+                raise KeyboardInterrupt
+            return backward(*arguments)
+
+        monkeypatch.setattr(getattr(task.model, name), "backward", broken)
+    seen: list[tuple[float, int, int]] = []
+    while len(seen) < 8:
+        with suppress(KeyboardInterrupt):
+            seen.append((task.step().loss, task.epoch, task.position))
+    assert [loss for loss, _, _ in seen] == losses
+    assert [(epoch, position) for _, epoch, position in seen] == [(e, p) for e in (3, 4) for p in (5, 10, 15, 20)]
+
+
 def test_a_window_without_a_target(rng: np.random.Generator) -> None:
     rows = ContiguousRows(rng.integers(0, 6, 5), batch=1, documents=[0, 2])
     assert (rows.targets[:, 0] == -100).tolist() == [False, True, False, False]
@@ -313,6 +336,9 @@ def test_evaluate_of_a_short_text(rng: np.random.Generator) -> None:
     assert evaluate(new("rnn", rng), np.array([0, 1])) > 0
     with pytest.raises(ValueError, match="inputs: expected at least one item"):
         evaluate(new("rnn", rng), np.array([0]))
+    alone = ContiguousRows(np.arange(5), batch=2, documents=[0, 1, 2, 3, 4])
+    with pytest.raises(ValueError, match=r"^text: expected a character to predict; got 4 steps, each the last of its"):
+        evaluate(new("rnn", rng), alone)
 
 
 # --- what is refused

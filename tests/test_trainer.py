@@ -147,15 +147,40 @@ def test_weights_that_are_not_finite_make_no_checkpoint(tmp_path: Path) -> None:
             objective.parameters["w"][1] = np.inf
 
     run = trainer(objective, folder=tmp_path, checkpoint_every=2, callbacks=[spoil])
-    with pytest.raises(DivergedError, match=r"^w not finite after step 4; no checkpoint of that is made$"):
+    with pytest.raises(DivergedError, match=r"^w not finite after step 4$"):
         run.run()
     assert list(checkpoint.Checkpoints(tmp_path / "checkpoints").paths()) == [2]
+
+
+def test_weights_that_the_last_update_spoilt_are_no_result() -> None:
+    objective = Points()
+
+    def spoil(run: Trainer, step: Step) -> None:
+        if step.number == 12:
+            objective.parameters["w"][1] = np.nan
+
+    with pytest.raises(DivergedError, match=r"^w not finite after step 12$"):
+        trainer(objective, callbacks=[spoil]).run()
+
+
+def test_the_batch_that_went_wrong_is_the_last_one_taken() -> None:
+    """So that `blame` looks at it, and not at what its infinities made of the batches after it."""
+    for bad in ("bad", "bad_gradient"):
+        objective = Points()
+        setattr(objective, bad, {6: math.nan})  # the second of the second update's batches
+        with pytest.raises(DivergedError, match=r"became nan at step 2; first: batch of points$"):
+            trainer(objective, accumulate=4).run()
+        assert objective.drawn == 6
 
 
 def test_a_held_out_loss_that_is_not_finite() -> None:
     objective = Points()
     objective.held_out = [1.0, math.nan]
     with pytest.raises(DivergedError, match=r"^the loss on the data held out became nan after step 6$"):
+        trainer(objective, evaluate_every=3).run()
+    objective = Points()
+    objective.held_out, objective.bad = [math.nan], {100: math.nan}  # so that it has something to say
+    with pytest.raises(DivergedError, match=r"became nan after step 3; first: batch of points$"):
         trainer(objective, evaluate_every=3).run()
 
 
@@ -224,6 +249,12 @@ def test_stop_ends_after_the_update_with_a_checkpoint(tmp_path: Path) -> None:
 def test_stop_at_the_last_update_changes_nothing() -> None:
     run = trainer(callbacks=[lambda run, step: step.number == 12 and run.stop()])
     assert run.run().stopped is None
+    objective = Points()
+    objective.held_out = [1.0, 2.0]
+    run = trainer(
+        objective, evaluate_every=2, patience=1, callbacks=[lambda run, step: step.number == 4 and run.stop()]
+    )
+    assert run.run().stopped == "patience"  # there is nothing to go on with
 
 
 def test_stop_from_the_loop_that_takes_the_steps(tmp_path: Path) -> None:
@@ -254,6 +285,44 @@ def test_taking_one_step_at_a_time_and_going_on() -> None:
     first.close()  # type: ignore[attr-defined]
     assert [step.number for step in run] == list(range(3, 13))
     assert np.array_equal(whole.parameters["w"], parts.parameters["w"])
+
+
+def test_an_update_broken_off_halfway_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    objective = Points()
+    run = trainer(objective, folder=tmp_path, checkpoint_every=2)
+    step = run.optimizer.step
+
+    def interrupted(gradients: Any) -> None:
+        if run.done == 4:
+            objective.parameters["w"] += 1.0
+            raise KeyboardInterrupt
+        step(gradients)
+
+    run.optimizer.step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    with pytest.raises(RuntimeError, match=r"^update 5 was broken off when it had changed some parameters"):
+        run.run()
+    whole = Points()
+    trainer(whole).run()
+    resumed = trainer(folder=tmp_path, checkpoint_every=2, resume=True)
+    resumed.run()
+    assert np.array_equal(resumed.objective.parameters["w"], whole.parameters["w"])
+
+
+def test_going_on_after_a_callback_failed_at_the_last_update(tmp_path: Path) -> None:
+    fails = iter([True])
+
+    def fail(run: Trainer, step: Step) -> None:
+        if step.number == 12 and next(fails, False):
+            raise RuntimeError("callback")
+
+    run = trainer(folder=tmp_path, checkpoint_every=5, callbacks=[fail])
+    with pytest.raises(RuntimeError, match=r"^callback$"):
+        run.run()
+    assert list(checkpoint.Checkpoints(tmp_path / "checkpoints").paths()) == [5, 10]
+    assert run.run().steps == 12
+    assert list(checkpoint.Checkpoints(tmp_path / "checkpoints").paths()) == [5, 10, 12]
 
 
 def test_going_on_in_one_process_goes_on_in_the_log(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from scratchrnn.optim import Adam
+from scratchrnn.train.log import Log
 from tests.points import Points, lines, trainer
 
 # --- log, bar, callbacks
@@ -60,6 +61,11 @@ def test_nothing_is_drawn_where_there_is_no_terminal(capsys: pytest.CaptureFixtu
     trainer(progress=None).run()
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_without_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert trainer(progress=None).run().steps == 12
 
 
 def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +183,28 @@ def test_where_files_cannot_be_locked_that_is_said(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(37, "No locks available")))
     with pytest.warns(RuntimeWarning, match=r"log\.jsonl: cannot be locked \(No locks available\): see to it"):
         assert trainer(folder=tmp_path).run().steps == 12
+
+
+def test_a_run_that_came_between_is_not_trained_over(tmp_path: Path) -> None:
+    for resume in (False, True):
+        late = trainer(folder=tmp_path, resume=resume, steps=20)
+        trainer(folder=tmp_path, resume=resume, steps=6 + 6 * resume).run()
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        with pytest.raises(FileExistsError, match="another run has written here since this one looked"):
+            late.run()
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full")
+def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    log.close()
+    with (
+        Path("/dev/full").open("ab", buffering=0) as log._file,
+        pytest.raises(OSError, match="No space left") as caught,
+    ):
+        log.write({"kind": "update"})
+    assert caught.value.filename == str(tmp_path / "log.jsonl")
 
 
 def test_making_a_trainer_writes_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import scratchrnn as srnn
-from scratchrnn import checkpoint
+from scratchrnn import backends, checkpoint
 from scratchrnn.data import ContiguousRows, adding_problem
 from scratchrnn.losses import mse_loss
 from scratchrnn.models import CharModel, LastStep
@@ -251,6 +251,30 @@ def test_another_optimizer_or_problem_is_refused(tmp_path: Path) -> None:
                 task, Adam(task.parameters, lr=0.02, amsgrad=True), steps=9, folder=tmp_path / "l", resume=True,
                 schedule=schedules.cosine(STEPS),
             )  # fmt: skip
+
+
+def test_another_backend_or_held_out_text_is_refused(rng: np.random.Generator, tmp_path: Path) -> None:
+    def start(backend: str | None, held_out: np.ndarray | ContiguousRows, **arguments: Any) -> None:
+        model = CharModel("ab", "rnn", 4, 3, backend=backend, rng=np.random.default_rng(0))
+        task = LanguageModel(model, ContiguousRows(codes, batch=2), k1=5, held_out=held_out)
+        Trainer(task, SGD(model.parameters, lr=0.1), folder=tmp_path, progress=False, **arguments).run()
+
+    codes = rng.integers(0, 2, 41)
+    start("numpy", codes[:20], steps=2)
+    with backends.use_backend("numpy"):
+        start(None, codes[:20], steps=3, resume=True)
+    with pytest.raises(ValueError, match=r"^resume: the run was made with backend='numpy'; got backend='numba'$"):
+        start("numba", codes[:20], steps=4, resume=True)
+    for other in (codes[:21], ContiguousRows(codes[:20], batch=2)):
+        with pytest.raises(ValueError, match=r"^resume: the run was made with held_out='[0-9a-f]{64}'; got held_out="):
+            start("numpy", other, steps=4, resume=True)
+
+
+def test_other_versions_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("points", tmp_path, steps=2)
+    monkeypatch.setattr(np, "__version__", "9.9")
+    with pytest.warns(RuntimeWarning, match=r"^resume: the run was made with numpy \d.*; this is numpy 9\.9, and the"):
+        assert run("points", tmp_path, resume=True).done > 2
 
 
 def test_another_text_or_model_is_refused(rng: np.random.Generator, tmp_path: Path) -> None:

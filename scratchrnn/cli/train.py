@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shlex
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scratchrnn._files import TEMPORARY, remove_temporaries, write_atomically
 from scratchrnn.cli.sample import MODEL
 from scratchrnn.cli.signals import Wishes, asked_to_stop
 from scratchrnn.cli.terminal import FAILED, InputError, print_error, print_warning, user_input
 from scratchrnn.train.config import KINDS, SETTINGS, Config
+from scratchrnn.train.progress import on_terminal
 
 if TYPE_CHECKING:
     from scratchrnn.models import CharModel
@@ -67,7 +69,8 @@ def train(
 
     The last tenth is held out. Writes config.toml (repeats the run), model.safetensors (the weights that did best on
     the text held out), log.jsonl, best.safetensors and checkpoints. Ctrl-C finishes the update and writes a checkpoint,
-    from which --resume goes on to the same numbers as if nothing had been; twice gives up at once.
+    from which --resume goes on to the same numbers as if nothing had been, given the same machine, versions and
+    OMP_NUM_THREADS; twice gives up at once.
 
     Examples:
 
@@ -89,7 +92,7 @@ def train(
             _write_config(out, settings)
     with asked_to_stop(TrainWishes()) as wishes:
         try:
-            _run(trainer, wishes)
+            _run(trainer, wishes, out)
             if trainer.best is not None:
                 trainer.restore_best()
             model.save(out / MODEL)
@@ -169,7 +172,7 @@ def _refuse_what_is_there(out: Path) -> None:
                 f"{out}: holds a run; scratchrnn train --out {shlex.quote(str(out))} --resume goes on with it, "
                 "a new one needs another --out"
             )
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and not all(TEMPORARY.fullmatch(path.name) for path in out.iterdir()):
             raise InputError(f"{out}: holds files that are not of a run; choose another --out")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
@@ -190,7 +193,6 @@ def _build(settings: Config, source: str, out: Path, resume: bool) -> tuple[Char
 
 
 def _write_config(out: Path, settings: Config) -> None:
-    from scratchrnn._files import write_atomically
     from scratchrnn.train.config_file import to_toml
 
     try:
@@ -200,8 +202,10 @@ def _write_config(out: Path, settings: Config) -> None:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-def _run(trainer: Trainer, wishes: Wishes) -> None:
-    for _ in trainer:
+def _run(trainer: Trainer, wishes: Wishes, out: Path) -> None:
+    for n, _ in enumerate(trainer):
+        if n == 0:  # no other process writes here now
+            remove_temporaries(out, re.compile(f"{re.escape(CONFIG)}|{re.escape(MODEL)}"))
         if wishes():
             trainer.stop()
 
@@ -226,14 +230,14 @@ class Lines:
     def __init__(self, steps: int) -> None:
         self.steps, self.every = steps, max(1, steps // LINES)
         self.held_out = ""
-        self.wanted = not sys.stderr.isatty()
+        self.wanted = not on_terminal()
 
     def __call__(self, trainer: Trainer, step: Step) -> None:
         """Say how it stands after every twelfth of the run."""
         if step.evaluation is not None:
             self.held_out = f", held out {step.evaluation['bits']:.3f}"
         if self.wanted and (step.number % self.every == 0 or step.number == self.steps):
-            speed = f"{step.items_per_second / 1000:.0f}k characters/s"
+            speed = f"{step.items_per_second:,.0f} characters/s"
             typer.echo(f"step {step.number:>5}/{self.steps}   {step.bits:.3f} bits{self.held_out}   {speed}", err=True)
 
 

@@ -27,7 +27,12 @@ def evaluate(model: CharModel, text: IntArray | ContiguousRows, *, rows: int = 6
     rows : int
         Codes are read as this many parallel rows, each from the initial state; fewer where the text is short.
     steps : int
-        Read at a time; it changes memory and speed, not the result.
+        Read at a time. Of codes a row has at least as many, where there are enough of them.
+
+    Raises
+    ------
+    ValueError
+        There is nothing to predict.
     """
     check_positive_int("rows", rows), check_positive_int("steps", steps)
     if not isinstance(text, ContiguousRows):
@@ -40,6 +45,10 @@ def evaluate(model: CharModel, text: IntArray | ContiguousRows, *, rows: int = 6
         loss, _ = cross_entropy(logits, targets, reduction="sum")
         total += float(loss)
         count += counted(targets)
+    if not count:
+        raise ValueError(
+            f"text: expected a character to predict; got {text.targets.size} steps, each the last of its document"
+        )
     return total / count
 
 

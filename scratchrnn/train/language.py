@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
+from scratchrnn import backends
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, check_probability, describe
 from scratchrnn.bptt import Window, schedule, windows
@@ -122,11 +125,12 @@ class LanguageModel:
     def step(self) -> Outcome:
         """The next window of the rows."""
         self._last = None  # so that no two windows are in memory
-        window = next(self._windows or self._begin(), None)
+        rest, self._windows = self._windows or self._begin(), None  # a step that is broken off is taken again
+        window = next(rest, None)
         if window is None:  # the rows are read
             self.epoch, self.position, self._carry = self.epoch + 1, 0, None
-            window = next(self._begin())
-        self._last, self.position, self._carry = window, window.stop, window.carry
+            rest = self._begin()
+            window = next(rest)
         head = self._head
         d_embedded = cast(FloatArray, window.gradients.input)  # (T, B, E)
         if self._embedding_mask is not None:
@@ -139,16 +143,17 @@ class LanguageModel:
         if self.model.initial_state is not None:
             names = self.model.initial_state.parameters
             parts["initial_state"] = dict(zip(names, _arrays(window.gradients.initial), strict=True))
-        return Outcome(head.loss, head.count, by_parts(parts), head.penalty)
+        outcome = Outcome(head.loss, head.count, by_parts(parts), head.penalty)
+        self._last, self.position, self._carry, self._windows = window, window.stop, window.carry, rest
+        return outcome
 
     def _begin(self) -> Iterator[Window]:
         reset = self.rows.reset
-        self._windows = windows(
+        return windows(
             self.model.rnn, self._read, self._predict, k1=self.k1, k2=self.k2, state=self._carry,
             initial=initial_state(self.model), steps=self.rows.steps, begin=self.position,
             reset=reset if reset.any() else None, clip=self.clip,
         )  # fmt: skip
-        return self._windows
 
     def _read(self, start: int, stop: int) -> FloatArray:
         """What the recurrent layer reads at steps [start, stop): (T, B, E)."""
@@ -219,14 +224,12 @@ class LanguageModel:
         return own | {f"model.{name}": rng for name, rng in generators(self.model).items()}
 
     def _describe(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one that it goes on with: the text too, by its digest."""
-        rows = self.rows
-        digest = hashlib.sha256()
-        for array in (rows.inputs, rows.targets, rows.reset):
-            digest.update(array.tobytes())
+        """What a resumed run must have in common with the one that it goes on with: texts too, by their digests."""
         names = ("k1", "k2", "dropout", "clip")
-        own = {name: getattr(self, name) for name in names} | {"batch": rows.batch, "rows": digest.hexdigest()}
+        own = {name: getattr(self, name) for name in names} | {"batch": self.rows.batch, "rows": _digest(self.rows)}
+        own["held_out"] = None if self.held_out is None else _digest(self.held_out)
         own["layer"] = repr(self.model.rnn)  # with what drops out in it
+        own["backend"] = self.model.rnn.backend or backends.current()  # another one rounds otherwise
         penalty = None if self.regularization is None else name_of(self.regularization)
         return own | {"regularization": penalty}
 
@@ -253,6 +256,15 @@ class _Head:
     gradients: dict[str, FloatArray]
     logits: FloatArray  # (T, B, V)
     first: int
+
+
+def _digest(text: IntArray | ContiguousRows) -> str:
+    """SHA-256 of codes, or of rows with their documents, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    arrays = (text.inputs, text.targets, text.reset) if isinstance(text, ContiguousRows) else (np.asarray(text),)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _arrays(state: State) -> tuple[FloatArray, ...]:

@@ -28,39 +28,44 @@ class Log:
     Parameters
     ----------
     path : Path
-    size : int
-        Bytes of it that belong to the run; what follows is cut off.
+        Opened as it is; `cut` says how much of it belongs to the run.
 
     Raises
     ------
-    ValueError
-        The file is shorter than that.
     BlockingIOError
         Another process is writing to it.
     """
 
-    def __init__(self, path: Path, size: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
         self._file = path.open("ab", buffering=0)  # nothing stays in this process, where a kill would lose it
         try:
             _lock(self._file.fileno(), path)
-            there = self._file.tell()
-            if there < size:
-                raise ValueError(
-                    f"{path}: expected at least the {size} bytes that it had at the checkpoint; got {there} "
-                    "(without the log a run cannot be resumed to one whole; put it back, or begin in another folder)"
-                )
-            self._file.truncate(size)
-            self.size = size
         except BaseException:
             self._file.close()
             raise
+
+    def cut(self, size: int) -> None:
+        """Cut off what follows that many bytes; ValueError if there are fewer."""
+        there = self._file.seek(0, os.SEEK_END)
+        if there < size:
+            raise ValueError(
+                f"{self.path}: expected at least the {size} bytes that it had at the checkpoint; got {there} "
+                "(without the log a run cannot be resumed to one whole; put it back, or begin in another folder)"
+            )
+        self._file.truncate(size)
+        self.size = size
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line; it is with the system when this returns."""
         line = json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False) + "\n"
         data = line.encode()
-        while data:
-            data = data[self._file.write(data) :]
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            error.filename = str(self.path)  # which the system leaves out where a disk is full
+            raise
         self.size += len(line.encode())
 
     def sync(self) -> None:

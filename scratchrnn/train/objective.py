@@ -9,6 +9,7 @@ which is the mean over all items and its gradient, whatever the sizes of the bat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol
@@ -68,9 +69,9 @@ class Objective(Protocol):
 
 
 def accumulated(objective: Objective, times: int) -> Outcome:
-    """`times` batches taken as one."""
+    """`times` batches taken as one; the first alone whose numbers are not finite, of which `blame` can tell where."""
     first = objective.step()
-    if times == 1:
+    if times == 1 or not _finite(first):
         return first
     count, loss, penalty = first.count, first.count * first.loss, first.count * first.penalty
     total = first.gradients
@@ -79,6 +80,8 @@ def accumulated(objective: Objective, times: int) -> Outcome:
             gradient *= first.count
         for _ in range(times - 1):
             one = objective.step()
+            if not _finite(one):
+                return one
             count += one.count
             loss += one.count * one.loss
             penalty += one.count * one.penalty
@@ -88,6 +91,11 @@ def accumulated(objective: Objective, times: int) -> Outcome:
         for gradient in total.values():
             gradient /= max(count, 1)
     return Outcome(loss / max(count, 1), count, total, penalty / max(count, 1))
+
+
+def _finite(outcome: Outcome) -> bool:
+    numbers = math.isfinite(outcome.loss) and math.isfinite(outcome.penalty)
+    return numbers and all(np.isfinite(gradient).all() for gradient in outcome.gradients.values())
 
 
 def check_same_settings(made_with: dict[str, Any], own: dict[str, Any]) -> None:

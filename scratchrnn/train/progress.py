@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+def on_terminal() -> bool:
+    """Whether stderr is a terminal; a process without one, such as a service, may have no stderr at all."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 class Bar:
     """Shows how far a run has come.
 
@@ -28,7 +33,7 @@ class Bar:
         self.nats = nats
         self.held_out = ""
         self._bars: Progress | None = None
-        if sys.stderr.isatty() if shown is None else shown:
+        if on_terminal() if shown is None else shown:
             self._start(total, done)
 
     def _start(self, total: int, done: int) -> None:

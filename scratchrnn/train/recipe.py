@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from scratchrnn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from scratchrnn.regularizers import activity, temporal_activity
 from scratchrnn.train import schedules
 from scratchrnn.train.config import Config
-from scratchrnn.train.language import LanguageModel, Penalty
+from scratchrnn.train.language import LanguageModel
 from scratchrnn.train.records import Step
 from scratchrnn.train.schedules import Schedule
 from scratchrnn.train.trainer import Trainer
@@ -86,7 +87,7 @@ def from_config(
         k1=config.k1,
         k2=config.k2,
         held_out=held_out,
-        regularization=_penalty(config),
+        regularization=_Activities(config.ar, config.tar) if config.ar or config.tar else None,
         dropout=config.dropout,
         clip=None if config.step_clip == math.inf else config.step_clip,
         rng=np.random.default_rng([config.seed, UNITS]),
@@ -119,17 +120,17 @@ def _updates(config: Config, row: int) -> int:
     return max(1, round((config.epochs or 0.0) * windows / config.accumulate))
 
 
-def _penalty(config: Config) -> Penalty | None:
+@dataclass(frozen=True)
+class _Activities:
     """AR and TAR as AWD-LSTM weighs them, means over all elements; on the output as dropped."""
-    if not (config.ar or config.tar):
-        return None
 
-    def penalty(output: FloatArray, reset: BoolArray) -> tuple[float, FloatArray]:
-        size, d_size = activity(output, config.ar, reduction="mean")
-        change, d_change = temporal_activity(output, config.tar, reduction="mean", reset=reset)
+    ar: float
+    tar: float
+
+    def __call__(self, output: FloatArray, reset: BoolArray) -> tuple[float, FloatArray]:
+        size, d_size = activity(output, self.ar, reduction="mean")
+        change, d_change = temporal_activity(output, self.tar, reduction="mean", reset=reset)
         return float(size + change), d_size + d_change
-
-    return penalty
 
 
 def _optimizer(config: Config, model: CharModel) -> Optimizer:

@@ -6,7 +6,8 @@
                 then the log, an evaluation, the callbacks, a checkpoint: each where it is due
 
 Everything that moves stands in a checkpoint, so a run that is killed at any moment and resumed makes the numbers of one
-that was never disturbed, bit for bit, and its log has the same lines but for the seconds in them.
+that was never disturbed, bit for bit, and its log has the same lines but for the seconds in them. That is, on the same
+machine, with the same versions, and with as many threads of NumPy's BLAS (OMP_NUM_THREADS): its sums depend on them.
 
 References
 ----------
@@ -28,7 +29,7 @@ import numpy as np
 
 from scratchrnn._validate import check_array, check_bool, check_positive_int, check_real, describe
 from scratchrnn.optim import Optimizer, clip_grad_norm_, global_norm
-from scratchrnn.train.folder import RunFolder
+from scratchrnn.train.folder import RunFolder, versions, warn_of_other_versions
 from scratchrnn.train.log import Log, update_record
 from scratchrnn.train.objective import Objective, accumulated, check_same_settings, name_of
 from scratchrnn.train.progress import Bar
@@ -88,6 +89,11 @@ class Trainer:
     ValueError, TypeError
         An argument out of range, or a resumed run that was made with other settings; the message names them.
 
+    Warns
+    -----
+    RuntimeWarning
+        A resumed run was made with other versions of this library, NumPy or Numba.
+
     Examples
     --------
     >>> import numpy as np
@@ -143,6 +149,7 @@ class Trainer:
         self._without_gain = 0  # evaluations since the best one
         self._ended: str | None = None  # "patience"
         self._asked = self._stopped = False
+        self._halfway = False  # whether parameters and optimizer are within an update
         self._log_size, self._saved_at = 0, 0
         self._settings = self._describe()
         self._folder = None if folder is None else RunFolder(folder, keep)
@@ -158,15 +165,29 @@ class Trainer:
         Raises
         ------
         DivergedError
-            A number is no longer finite; the message says which came first. The parameters are those before that
-            update, and the last checkpoint is good.
+            A number is no longer finite; the message says which came first. Where that is a loss or gradient, the
+            parameters are those before that update. The last checkpoint is good.
         """
         for _ in self:
             pass
         return self.result
 
     def __iter__(self) -> Iterator[Step]:
-        """One update for each item that is taken. Stop taking, and training has stopped, between two updates."""
+        """One update for each item that is taken. Stop taking, and training has stopped, between two updates.
+
+        After an exception, such as Ctrl-C raises, one may go on in the same way. But what was broken off is not made
+        up for, a line of the log or batches accumulated: the bits of an undisturbed run are those of a resumed one.
+
+        Raises
+        ------
+        RuntimeError
+            The last update was broken off while it was written into the parameters.
+        """
+        if self._halfway:
+            raise RuntimeError(
+                f"update {self.done + 1} was broken off when it had changed some parameters and not others; "
+                "go on from a checkpoint, with resume=True in a new Trainer"
+            )
         self._stopped = False
         with ExitStack() as stack:
             log = self._begin(stack)
@@ -182,6 +203,7 @@ class Trainer:
                 self._checkpoint_if_due(log)
                 yield step
                 self._checkpoint_if_due(log)  # the caller may have asked to stop
+            self._checkpoint_if_due(log)  # if the last update was made, and an exception came before its checkpoint
 
     def stop(self) -> None:
         """End after the update that is being made, with a checkpoint. For callbacks and signal handlers."""
@@ -191,7 +213,7 @@ class Trainer:
     def result(self) -> Result:
         """How far the run has come."""
         best = self.best or {"step": None, "loss": None}
-        stopped = "asked" if self._stopped and self.done < self.steps else self._ended
+        stopped = self._ended or ("asked" if self._stopped and self.done < self.steps else None)
         return Result(self.done, stopped, best["step"], best["loss"], self.seconds)
 
     def restore_best(self) -> None:
@@ -221,11 +243,12 @@ class Trainer:
         norm = self._clip(outcome.gradients, number)
         rate = self.optimizer.lr
         self.optimizer.lr = lr = rate * self.schedule(number)
+        self._halfway = True
         try:
             self.optimizer.step(outcome.gradients)
         finally:
             self.optimizer.lr = rate  # the base: a schedule's factors do not multiply one another
-        self.done = number
+        self.done, self._halfway = number, False
         seconds = time.perf_counter() - start
         self.seconds += seconds
         clipped = self.max_norm < norm + 1e-6  # as clip_grad_norm_ has it
@@ -251,7 +274,7 @@ class Trainer:
         figures = self.objective.evaluate()
         loss = figures["loss"]
         if not math.isfinite(loss):
-            raise DivergedError(f"the loss on the data held out became {loss} after step {self.done}")
+            raise self._diverged(f"the loss on the data held out became {loss} after step {self.done}")
         improved = self.best is None or loss < self.best["loss"]
         self._without_gain = 0 if improved else self._without_gain + 1
         if improved:
@@ -272,7 +295,10 @@ class Trainer:
         if self._folder is None:
             return None
         self._folder.path.mkdir(parents=True, exist_ok=True)
-        log = stack.enter_context(closing(Log(self._folder.log, self._log_size))) if self.log else None
+        log = stack.enter_context(closing(Log(self._folder.log))) if self.log else None
+        self._folder.check_unchanged()
+        if log is not None:
+            log.cut(self._log_size)
         self._folder.begin(self.best)
         return log
 
@@ -285,11 +311,13 @@ class Trainer:
         self._stopped, self._asked = self._stopped or self._asked, False
         last = self.done == self.steps or self._stopped or self._ended is not None
         due = self.checkpoint_every is not None and self.done % self.checkpoint_every == 0
-        if self._folder is None or self._saved_at == self.done or not (due or last):
+        if self._saved_at == self.done or not (due or last):
             return
         wrong = [name for name, array in self.objective.parameters.items() if not np.isfinite(array).all()]
         if wrong:
-            raise DivergedError(f"{', '.join(wrong)} not finite after step {self.done}; no checkpoint of that is made")
+            raise DivergedError(f"{', '.join(wrong)} not finite after step {self.done}")
+        if self._folder is None:
+            return
         if log is not None:
             log.sync()
         self._folder.checkpoints.save(self.done, self._state())
@@ -306,6 +334,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "settings": self._settings,
+            "versions": versions(),
             "step": self.done,
             "seconds": self.seconds,
             "best": self.best,
@@ -319,6 +348,7 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         check_same_settings(state["settings"], self._settings)
+        warn_of_other_versions(state["versions"])
         if state["step"] > self.steps:
             raise ValueError(f"steps: expected at least the {state['step']} that the run has made; got {self.steps}")
         self.objective.load_state_dict(state["objective"])
