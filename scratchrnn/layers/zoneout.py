@@ -14,8 +14,8 @@ h_t = d^h_t ⊙ h_{t-1} + (1 - d^h_t) ⊙ (o_t ⊙ tanh(f_t ⊙ c_{t-1} + i_t �
 shows what it would have become.
 
 (1) is one step of the layer's kernels, of any backend; (2) and (3) stand between two steps, so that no kernel can run
-the whole sequence. Forward and backward together take 1.3 to 2 times the layer's own time from B = 20, H = 256 on; below
-that a call for each step shows, 0.1 ms and more: 20 times the LSTM's own at B = 1, H = 64 (docs/regularizers.md).
+the whole sequence. Forward and backward together take 1.3 to 2 times the layer's own time from B = 20, H = 256 on;
+below that a call for each step shows, 0.1 ms and more: 20 times the LSTM's own at B = 1, H = 64 (docs/regularizers.md).
 """
 
 from __future__ import annotations
