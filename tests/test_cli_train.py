@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from scratchrnn import checkpoint, data
+from scratchrnn.checkpoint import Checkpoints
 from scratchrnn.cli import main
 from scratchrnn.models import CharModel
 from scratchrnn.train import NATS_PER_BIT
@@ -206,8 +207,8 @@ def test_a_resumed_run_keeps_its_settings_and_its_text(capsys: pytest.CaptureFix
     Path("other.toml").write_text("[model]\nhidden = 8\nlayers = 3\n")
     for options, message in (
         (("--hidden", "9"), "hidden: the run in run was made with 8, and keeps its settings; got 9"),
-        (("--steps", "3"), "steps: the run in run was made with 2, and keeps its settings; got 3"),
-        (("--epochs", "3"), "epochs: the run in run was made without, and keeps its settings; got 3.0"),
+        (("--steps", "1"), "steps: expected at least the 2 that the run has made; got 1"),
+        (("--steps", "3", "--epochs", "3"), "steps, epochs: expected one of them; got steps=3 and epochs=3"),
         (("--clip", "inf"), "clip: the run in run was made with 1.0, and keeps its settings; got inf"),
         (("--config", "other.toml"), "layers: the run in run was made with 1, and keeps its settings; got 3"),
     ):
@@ -223,6 +224,28 @@ def test_a_resumed_run_keeps_its_settings_and_its_text(capsys: pytest.CaptureFix
     message = refused(capsys, "--out", "again", "--config", "run/config.toml")
     assert re.match(r"\S+t\.txt: expected the text that run/config.toml names, with sha256 \w{64}; got one", message)
     assert not Path("again").exists()
+
+
+@pytest.mark.parametrize("length", [("--steps", "5"), ("--epochs", "0.4")])
+def test_a_run_that_is_made_longer(length: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The weights are those of a run that was longer from the beginning; config.toml says the new length."""
+    trained(capsys, "t.txt", "--out", "run", *SMALL, "--steps", "2")
+    trained(capsys, "t.txt", "--out", "long", *SMALL, *length)
+    trained(capsys, "--out", "run", "--resume", *length)
+    newest, wanted = (Checkpoints(Path(run, "checkpoints")).newest() for run in ("run", "long"))
+    assert newest is not None
+    assert wanted is not None
+    assert newest[0] == wanted[0] > 2
+    for name, array in wanted[1]["parameters"].items():
+        assert newest[1]["parameters"][name].tobytes() == array.tobytes()
+    assert Path("run/config.toml").read_text() == Path("long/config.toml").read_text()
+    falling = ("--schedule", "linear")  # its end depends on the length
+    trained(capsys, "t.txt", "--out", "falling", *SMALL, *falling, "--steps", "2")
+    before = Path("falling/config.toml").read_bytes()
+    assert refused(capsys, "--out", "falling", "--resume", *length).startswith(
+        "resume: the run was made with schedule='linear(2, to=0.1)'; got schedule='linear("
+    )
+    assert Path("falling/config.toml").read_bytes() == before
 
 
 def test_a_config_that_was_spoilt(capsys: pytest.CaptureFixture[str]) -> None:

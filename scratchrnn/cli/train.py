@@ -8,7 +8,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scratchrnn.train import Step, Trainer
 
 CONFIG = "config.toml"
+LENGTH = ("steps", "epochs")
 LINES = 12  # of plain progress in a whole training
 METAVARS = {int: "N", float: "X", str: "NAME"}
 DEFAULTS = {field.name: field.default for field in fields(Config)}
@@ -61,7 +62,9 @@ def train(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings in TOML; options override them.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out; --steps or --epochs make it longer.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
     **options: Any,
 ) -> None:
@@ -76,7 +79,8 @@ def train(
 
         $ scratchrnn train
         $ scratchrnn train book.txt --out book --hidden 512 --epochs 20
-        $ scratchrnn train book.txt --out book --resume
+        $ scratchrnn train --out book --resume
+        $ scratchrnn train --out book --resume --epochs 40
         $ scratchrnn train book.txt --out rnn --cell rnn --k1 25 --k2 50 --clip 5
         $ scratchrnn train --config book/config.toml --out again --seed 1
         $ scratchrnn train --json | jq .held_out_bits
@@ -85,10 +89,11 @@ def train(
     from scratchrnn.train import DivergedError
 
     options = {name: value for name, value in options.items() if value is not None}
+    length = options.keys() & set(LENGTH)
     with user_input():
         settings, source = (_go_on if resume else _begin)(text, out, config, options)
         model, trainer = _build(settings, source, out, resume)
-        if not resume:
+        if length or not resume:
             _write_config(out, settings)
     with asked_to_stop(TrainWishes()) as wishes:
         try:
@@ -132,14 +137,15 @@ def _begin(text: Path | None, out: Path, config: Path | None, options: dict[str,
 
 
 def _go_on(text: Path | None, out: Path, config: Path | None, options: dict[str, Any]) -> tuple[Config, str]:
-    """The settings of the run in a folder, which nothing given may contradict, and its text."""
+    """The settings of the run in a folder, of which nothing but its length may be given anew, and its text."""
     from scratchrnn import data
     from scratchrnn.train.config_file import read_settings
 
     if not (out / CONFIG).exists():
         raise InputError(f"{out}: holds no run to go on with, no {CONFIG}; to begin one leave out --resume")
     made_with = Config(**read_settings(out / CONFIG))
-    for name, value in _given(config, options).items():
+    length = {name: options[name] for name in LENGTH if name in options}  # a run may be made longer
+    for name, value in _given(config, {n: v for n, v in options.items() if n not in length}).items():
         was = getattr(made_with, name)
         if name != "file" and value != was:
             raise InputError(
@@ -150,6 +156,8 @@ def _go_on(text: Path | None, out: Path, config: Path | None, options: dict[str,
     source = data.default_text() if file is None else data.read_text(file)
     if data.text_sha256(source) != made_with.sha256:
         raise InputError(f"{file or data.DEFAULT_TEXT_NAME}: this is not the text that the run in {out} was made with")
+    if length:
+        made_with = replace(made_with, steps=length.get("steps"), epochs=length.get("epochs"))
     return made_with, source
 
 
@@ -158,8 +166,8 @@ def _given(config: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     from scratchrnn.train.config_file import read_settings
 
     settings = {} if config is None else read_settings(config)
-    if options.keys() & {"steps", "epochs"}:
-        settings = {name: value for name, value in settings.items() if name not in {"steps", "epochs"}}
+    if options.keys() & set(LENGTH):
+        settings = {name: value for name, value in settings.items() if name not in LENGTH}
     return settings | options
 
 
