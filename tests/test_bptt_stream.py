@@ -251,6 +251,8 @@ def test_state_after_an_update_is_not_touched(rng: np.random.Generator) -> None:
     trace.output[...] = np.nan
     x_next = x + 1
     trace.trace.layers[0, "forward"].h[...] = np.nan
+    for array in trace.state:
+        array[...] = np.nan
     x[...] = np.nan
     for name, array in stream.state_dict().items():
         same(name, array, held[name])

@@ -160,7 +160,7 @@ class Stream:
         """
         self._check_batch(x)
         trace = forward(self.layer, x, self.state, reset, self.initial)
-        self.state = trace.state
+        self.state = _copied(trace.state)  # what the trace hands out is the caller's
         return trace
 
     def backward(
@@ -204,7 +204,7 @@ class Stream:
         arrays = tuple(check_array(name, state[name], dtype=self.layer.dtype) for name in names)
         batched = arrays[0].ndim == 3
         entered = enter_state(self.layer, _leave(arrays, True), arrays[0].shape[1] if batched else 1, batched)
-        self.state = _leave(tuple(a.copy() for a in cast(Arrays, entered)), batched)
+        self.state = _copied(_leave(cast(Arrays, entered), batched))
 
     def _check_batch(self, x: Any) -> None:
         """Raise if x does not continue the rows whose state is carried."""
@@ -358,6 +358,10 @@ def _theirs(layer: Layer, array: FloatArray, batched: bool) -> FloatArray:
 
 def _arrays(state: State) -> Arrays:
     return state if isinstance(state, tuple) else (state,)
+
+
+def _copied(state: State) -> State:
+    return _leave(tuple(a.copy() for a in _arrays(state)), True)
 
 
 def _leave(arrays: Arrays, batched: bool) -> State:
