@@ -14,6 +14,7 @@ from scratchrnn.data import adding_problem
 from scratchrnn.losses import cross_entropy, mse_loss
 from scratchrnn.models import LastStep
 from scratchrnn.optim import SGD, Adam
+from scratchrnn.rng import torch_manual_seed
 from scratchrnn.testing import TOLERANCE, assert_close
 from scratchrnn.train import DivergedError, Sampled, Trainer
 
@@ -188,3 +189,32 @@ def test_sampled_refuses(rng: np.random.Generator, tmp_path: Path) -> None:
         Sampled(model, lambda rng: (0, 0), mse_loss, rng=None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^held_out: expected inputs and targets to evaluate on; got None"):
         Sampled(model, lambda rng: (0, 0), mse_loss, rng=rng).evaluate()
+
+
+@pytest.mark.parametrize("kind", [np.random.default_rng, torch_manual_seed])
+def test_a_task_goes_on_only_as_itself(kind: Any, rng: np.random.Generator) -> None:
+    def new(steps: int = 8, loss: Any = mse_loss, hidden: int = 4, held_out: int = 9) -> Sampled:
+        model = LastStep(srnn.LSTM(2, hidden, rng=np.random.default_rng(1)), 1, rng=np.random.default_rng(2))
+        kept = adding_problem(8, 5, np.random.default_rng(held_out))
+        return Sampled(model, lambda rng: adding_problem(steps, 3, rng), loss, rng=kind(3), held_out=kept)
+
+    task = new()
+    task.step()
+    state = task.state_dict()
+    want = task.step()
+    same = new()
+    same.load_state_dict(state)
+    got = same.step()
+    assert got.loss == want.loss
+    for name, gradient in want.gradients.items():
+        assert np.array_equal(got.gradients[name], gradient)
+    for other, name in (
+        (new(steps=9), "next_batch"),
+        (new(loss=lambda output, targets: mse_loss(output, targets)), "loss"),
+        (new(hidden=5), "model"),
+        (new(held_out=10), "held_out"),
+    ):
+        before = other.state_dict()["generators"]
+        with pytest.raises(ValueError, match=f"resume: the run was made with {name}="):
+            other.load_state_dict(state)
+        assert str(other.state_dict()["generators"]) == str(before)

@@ -13,12 +13,9 @@ the rows; the next begins with the initial state, as a document does.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-
-import numpy as np
 
 from scratchrnn import backends
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
@@ -35,7 +32,7 @@ from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import State
 from scratchrnn.train.blame import first_in, first_in_stream
 from scratchrnn.train.evaluate import counted, evaluate, initial_state
-from scratchrnn.train.objective import Outcome, check_same_settings, name_of
+from scratchrnn.train.objective import Outcome, check_same_settings, digest_of, name_of
 from scratchrnn.train.records import bits, perplexity
 
 Penalty = Callable[[FloatArray, BoolArray], tuple[Any, FloatArray]]
@@ -259,12 +256,8 @@ class _Head:
 
 
 def _digest(text: IntArray | ContiguousRows) -> str:
-    """SHA-256 of codes, or of rows with their documents, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    arrays = (text.inputs, text.targets, text.reset) if isinstance(text, ContiguousRows) else (np.asarray(text),)
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    """Of codes, or of rows with their documents."""
+    return digest_of(*(text.inputs, text.targets, text.reset) if isinstance(text, ContiguousRows) else (text,))
 
 
 def _arrays(state: State) -> tuple[FloatArray, ...]:

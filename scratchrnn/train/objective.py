@@ -9,6 +9,7 @@ which is the mean over all items and its gradient, whatever the sizes of the bat
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
@@ -105,6 +106,15 @@ def check_same_settings(made_with: dict[str, Any], own: dict[str, Any]) -> None:
     if differing:
         was, now = (", ".join(f"{name}={them.get(name)!r}" for name in differing) for them in (made_with, own))
         raise ValueError(f"resume: the run was made with {was}; got {now}")
+
+
+def digest_of(*arrays: Any) -> str:
+    """SHA-256 of arrays with their dtypes and shapes, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        digest.update(f"{array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def name_of(function: Any) -> str:

@@ -6,11 +6,13 @@ loss, d_output  = loss_of(model(inputs), targets)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray
 from scratchrnn.checkpoint import generator_states, generators, set_generator_states
 from scratchrnn.layers.module import Module
@@ -18,7 +20,7 @@ from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients, Trace
 from scratchrnn.train.blame import first_in, first_in_layers
 from scratchrnn.train.evaluate import counted
-from scratchrnn.train.objective import Outcome
+from scratchrnn.train.objective import Outcome, check_same_settings, digest_of, name_of
 
 Batch = tuple[Any, Any]  # inputs, targets
 Loss = Callable[[FloatArray, Any], tuple[Any, FloatArray]]
@@ -47,8 +49,8 @@ class Sampled:
     model : Differentiable
         Such as `models.LastStep`. Its arrays are trained in place.
     draw : callable
-        draw(rng) returns inputs and targets of a batch, such as
-        `lambda rng: data.adding_problem(100, 50, rng)`.
+        draw(rng) returns inputs and targets of a batch, arrays each, such as
+        `lambda rng: data.adding_problem(100, 50, rng)`. All that is random in it comes from `rng`.
     loss : callable
         loss(output, targets) returns the mean loss and its gradient, as `losses.mse_loss` and `losses.cross_entropy`.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator
@@ -116,12 +118,29 @@ class Sampled:
         return {"loss": float(loss)} | {name: float(value) for name, value in more.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the generators stand."""
-        return {"generators": generator_states(self._generators())}
+        """Where the generators stand, and the settings that a resumed run must share: see `_describe`."""
+        generators = generator_states(self._generators())
+        return {"settings": self._describe(copy.deepcopy(self.rng)), "generators": generators}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
+        rng = copy.deepcopy(self.rng)
+        set_generator_states({"batches": rng}, {"batches": state["generators"]["batches"]})
+        check_same_settings(state["settings"], self._describe(rng))
         set_generator_states(self._generators(), state["generators"])
+
+    def _describe(self, rng: Rng) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that it goes on with.
+
+        A function cannot be compared with another, but what it draws can: the next batch tells one `draw` from another.
+        """
+        return {
+            "next_batch": digest_of(*self.draw(rng)),
+            "held_out": None if self.held_out is None else digest_of(*self.held_out),
+            "loss": name_of(self.loss),
+            "model": repr(self.model) if isinstance(self.model, Module) else type(self.model).__name__,
+            "backend": backends.current(),
+        }
 
     def _generators(self) -> dict[str, Rng]:
         parts = generators(self.model) if isinstance(self.model, Module) else {}
