@@ -91,7 +91,11 @@ class ScratchRNN(Engine):
             self.modes, self.baseline = ("train",), False
 
     def environment(self, threads: int) -> dict[str, str]:  # noqa: D102 (as in Engine)
-        return super().environment(threads) | {"SCRATCHRNN_NUM_THREADS": str(threads)}
+        ours = {
+            "SCRATCHRNN_NUM_THREADS": str(threads),
+            "OPENBLAS_THREAD_TIMEOUT": "20",
+        }  # as `import scratchrnn` sets it
+        return super().environment(threads) | ours
 
     def load(self, threads: int) -> None:  # noqa: D102
         self.srnn = importlib.import_module("scratchrnn")
