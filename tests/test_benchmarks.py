@@ -227,7 +227,7 @@ def test_without_the_kernels_count_nothing_is_dropped() -> None:
     assert not rows.disturbed(figures)
 
 
-@pytest.mark.skipif(others.waited() is None, reason="needs Linux's /proc/self/task/*/schedstat")
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waiting threads")
 def test_waiting_for_a_core_is_seen() -> None:
     """Two threads on one core: each waits while the other runs."""
     code = (
@@ -243,7 +243,7 @@ def test_waiting_for_a_core_is_seen() -> None:
     assert float(done.stdout) > 0.1
 
 
-@pytest.mark.skipif(memory.why_unavailable() is not None, reason="needs Linux's /proc/self/clear_refs")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this kernel does not reset peak memory")
 def test_peak_memory_counts_what_a_call_freed_again() -> None:
     def call() -> Any:
         freed = np.ones(48 << 17)  # 48 MiB

@@ -372,9 +372,12 @@ def test_no_old_window_is_held(rng: np.random.Generator) -> None:
 
 
 def test_memory_is_flat_over_a_million_steps(rng: np.random.Generator) -> None:
-    """Half of them with a trace and its backward: what is held at the end is what was held after ten calls."""
+    """Half of them with a trace and its backward: what is held at the end is what was held after ten calls.
+
+    The numpy backend, which takes a second for 10,000 steps, reads 30,000.
+    """
     layer = srnn.LSTM(2, 4, rng=rng)
-    steps = 5000 if backends.current() == "numba" else 50
+    steps, calls = (5000, 100) if backends.current() == "numba" else (500, 30)  # of two passes each
     x = rng.standard_normal((steps, 2, 2)).astype(np.float32)
     reset = rng.random((steps, 2)) < 0.001
     stream = Stream(layer)
@@ -389,10 +392,10 @@ def test_memory_is_flat_over_a_million_steps(rng: np.random.Generator) -> None:
     peaks, held = [], []
     tracemalloc.start()
     try:
-        for call in range(100):
+        for call in range(calls):
             tracemalloc.reset_peak()
             read()
-            if call in (9, 99):
+            if call in (9, calls - 1):
                 gc.collect()
                 size, peak = tracemalloc.get_traced_memory()
                 held.append(size)
@@ -400,8 +403,8 @@ def test_memory_is_flat_over_a_million_steps(rng: np.random.Generator) -> None:
     finally:
         tracemalloc.stop()
     kept = sum(a.nbytes for a in (x, trace.h, trace.c, trace.gates))  # what one call more would hold, at least
-    assert held[1] - held[0] < 2 * kept, (held, kept)  # of 90 calls
-    assert peaks[1] - peaks[0] < 20 * kept, (peaks, kept)
+    assert held[1] - held[0] < 2 * kept, (held, kept)  # of 20 calls, or 90
+    assert peaks[1] - peaks[0] < 2 * kept, (peaks, kept)
 
 
 def test_truncated_by_hand_with_a_stream(rng: np.random.Generator) -> None:

@@ -344,6 +344,25 @@ def test_dropout_between_layers_uses_one_mask(rng: np.random.Generator) -> None:
     assert_close("dx", cut.input[-4:], want.input[-4:], rel=TOLERANCE["float64"])
 
 
+def test_no_window_is_there_while_the_next_is_made(rng: np.random.Generator) -> None:
+    layer = make("lstm", rng)
+    x, _, d_output, _ = draw(layer, rng, B, T)
+    made: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def read(start: int, stop: int) -> np.ndarray:
+        alive.extend(one() is not None for one in made)
+        return x[start:stop]
+
+    through = windows(layer, read, d_output, k1=4, k2=9, steps=T)
+    for _ in range(4):
+        window = next(through)
+        made += weakref.ref(window.trace), weakref.ref(window.gradients)
+        del window
+    assert len(alive) == 2 + 4 + 6
+    assert not any(alive)
+
+
 def test_old_windows_are_not_kept(rng: np.random.Generator) -> None:
     layer = make("lstm", rng)
     x, _, d_output, _ = draw(layer, rng, B, T)

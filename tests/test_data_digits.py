@@ -86,7 +86,6 @@ def test_data_imports_without_scikit_learn() -> None:
 
 
 def test_real_digits() -> None:
-    pytest.importorskip("sklearn.datasets", reason="the extra `digits` is not installed")
     parts = [digits("train"), digits("test")]
     assert [inputs.shape for inputs, _ in parts] == [(8, 1437, 8), (8, 360, 8)]
     for inputs, targets in parts:

@@ -66,6 +66,7 @@ def test_idle_threads_of_blas_sleep_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
     assert run(SETTING.format("pass")) == "None False"
     assert run(SETTING.format("import scratchrnn")) == "20 True"
+    assert run(SETTING.format("import numpy, scratchrnn")) == "None True"  # too late
     first = "import importlib.abc\nclass Watch(importlib.abc.MetaPathFinder):\n def find_spec(self, name, *rest):\n"
     first += "  if name == 'numpy': print(os.environ.get('OPENBLAS_THREAD_TIMEOUT')); sys.exit()\n"
     assert run(f"import os, sys\n{first}sys.meta_path.insert(0, Watch())\nimport scratchrnn") == "20"
