@@ -122,7 +122,7 @@ def _updates(config: Config, row: int) -> int:
 
 @dataclass(frozen=True)
 class _Activities:
-    """AR and TAR as AWD-LSTM weighs them, means over all elements; on the output as dropped."""
+    """AR and TAR, means over all elements as in AWD-LSTM's code; both on the dropped output, where that has TAR's raw."""
 
     ar: float
     tar: float
