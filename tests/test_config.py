@@ -16,6 +16,7 @@ from hypothesis import given
 
 from scratchrnn import optim
 from scratchrnn.layers import WeightDrop
+from scratchrnn.testing import TOLERANCE, assert_close
 from scratchrnn.train.config import KINDS, OPTIMIZERS, OPTIONAL, SCHEDULES, SETTINGS, TABLES, Config
 from scratchrnn.train.config_file import read_settings, to_toml
 from scratchrnn.train.recipe import from_config
@@ -247,15 +248,15 @@ def test_regularization_reaches_the_objective(rng: np.random.Generator) -> None:
     assert isinstance(model.rnn, WeightDrop)
     assert model.rnn.p == 0.5
     assert {"initial_state.h_0", "initial_state.c_0"} <= set(trainer.optimizer.parameters)
-    output = rng.standard_normal((7, 4, 5), np.float32)
+    output = rng.standard_normal((7, 4, 5))
     reset = rng.random((7, 4)) < 0.2
     value, gradient = objective.regularization(output, reset)
-    h = torch.from_numpy(output).double().requires_grad_()
+    h = torch.tensor(output, requires_grad=True)
     jumps = (h[1:] - h[:-1]).square().mean(-1)[~torch.from_numpy(reset[1:])]
     want = 2.0 * h.square().mean() + 3.0 * jumps.mean()  # as in AWD-LSTM
     want.backward()
-    assert value == pytest.approx(want.item(), rel=1e-5)
-    assert np.allclose(gradient, h.grad, rtol=1e-5, atol=1e-7)
+    assert value == pytest.approx(want.item(), rel=TOLERANCE["float64"])
+    assert_close("gradient", gradient, h.grad.numpy(), rel=TOLERANCE["float64"])
     before = {name: array.copy() for name, array in model.parameters.items()}
     steps = list(trainer)
     assert steps[0].penalty > 0

@@ -122,7 +122,7 @@ def _updates(config: Config, row: int) -> int:
 
 @dataclass(frozen=True)
 class _Activities:
-    """AR and TAR, means over all elements as in AWD-LSTM's code; TAR on the dropped output too, where that has the raw."""
+    """AR and TAR, means over all elements as in AWD-LSTM's code; both on the dropped output, there TAR on the raw."""
 
     ar: float
     tar: float
