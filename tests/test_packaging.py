@@ -37,7 +37,7 @@ LEVELS = [
     {"layers", "nonfinite", "trace"},
     {"bptt", "checkpoint", "data", "interop", "losses", "models", "optim", "regularizers", "toy", "train"},
     {"check", "dynamics", "gradflow", "testing"},
-    {"__main__", "_plot_text", "cli", "plots", "report", "study"},
+    {"__main__", "cli", "plots", "report", "study"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 MAX_LINES = 450  # about 400: one idea per file
