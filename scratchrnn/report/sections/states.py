@@ -12,6 +12,7 @@ from scratchrnn import plots
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.plots import UNKNOWN, visible
 from scratchrnn.report.drawing import WIDE
+from scratchrnn.report.order import sign_changes, slow_first
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import count, measured, not_measured, part
 from scratchrnn.study import Results
@@ -25,20 +26,19 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    rnn, lstm = now["rnn"], now["lstm"]
-    changes = {"RNN": sign_changes(rnn.h), "LSTM": sign_changes(lstm.h)}
+    text_read = now["rnn"].stretch.text
+    rnn, lstm = now["rnn"].stretch.layers[-1], now["lstm"].stretch.layers[-1]
+    changes = {"RNN": sign_changes(rnn["h"]), "LSTM": sign_changes(lstm["h"])}
     medians = [f"{count(float(np.median(c)), 'time')} in the {name}" for name, c in changes.items()]
     never = [f"{part(int((c == 0).sum()), len(c))} in the {name}" for name, c in changes.items()]
     text = (
-        f"Over a stretch of {count(len(rnn.text), 'character')} the median unit of the {when} models changes sign "
+        f"Over a stretch of {count(len(text_read), 'character')} the median unit of the {when} models changes sign "
         f"{' and '.join(medians)}. Units that never do: {', '.join(never)}."
     )
-    moves = {"RNN's h": _movement(rnn.h), "LSTM's h": _movement(lstm.h)}
-    if lstm.c is not None:
-        moves["LSTM's c"] = _movement(lstm.c)
-    parts = [f"{value:.2f} for the {name}" for name, value in moves.items()]
+    moves = {"RNN's h": rnn["h"], "LSTM's h": lstm["h"], "LSTM's c": lstm["c"]}
+    parts = [f"{_movement(states):.2f} for the {name}" for name, states in moves.items()]
     text += f" One character moves a unit by this part of its own spread: {', '.join(parts)}."
-    missing = {c for c in rnn.text if c != UNKNOWN and visible(c) == UNKNOWN}
+    missing = {c for c in text_read if c != UNKNOWN and visible(c) == UNKNOWN}
     if missing:
         text += f" {UNKNOWN} stands for {count(len(missing), 'character')} that the figure's fonts have no sign for."
     return text
@@ -51,34 +51,25 @@ def _movement(states: FloatArray) -> float:
     return float(np.median(step[spread > 0] / spread[spread > 0])) if (spread > 0).any() else 0.0
 
 
-def sign_changes(states: FloatArray) -> FloatArray:
-    """How often each unit changes its sign over a stretch of text: (H,) from (K, H)."""
-    changes: FloatArray = (np.diff(np.signbit(states), axis=0) != 0).sum(axis=0)
-    return changes
-
-
 def _states(results: Results, width: float) -> Figure:
     now = measured(results)[0]
-    rnn, lstm = now["rnn"], now["lstm"]
-    panels: list[tuple[str, FloatArray, IntArray, float | None]]
-    panels = [("RNN, h", rnn.h, slow_first(rnn.h), None), ("LSTM, h", lstm.h, slow_first(lstm.h), None)]
-    if lstm.c is not None:
-        panels.append(("LSTM, c", lstm.c, slow_first(lstm.h), CELL_LIMIT))
-    keep = len(rnn.text) if width == WIDE else min(len(rnn.text), NARROW_CHARACTERS)
+    text = now["rnn"].stretch.text
+    rnn, lstm = now["rnn"].stretch.layers[-1], now["lstm"].stretch.layers[-1]
+    panels: list[tuple[str, FloatArray, IntArray, float | None]] = [
+        ("RNN, h", rnn["h"], slow_first(rnn["h"]), None),
+        ("LSTM, h", lstm["h"], slow_first(lstm["h"]), None),
+        ("LSTM, c", lstm["c"], slow_first(lstm["h"]), CELL_LIMIT),
+    ]
+    keep = len(text) if width == WIDE else min(len(text), NARROW_CHARACTERS)
     figure = Figure(figsize=(width, 2.8 * len(panels)), layout="constrained")
     # room between the characters read and the next title
     cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(h_pad=0.12)
     for ax, (title, states, order, limit) in zip(figure.subplots(len(panels), 1), panels, strict=True):
-        plots.hidden_states(ax, states[:keep, order], list(rnn.text[:keep]), limit=limit, name="")
+        plots.hidden_states(ax, states[:keep, order], list(text[:keep]), limit=limit, name="")
         ax.set_title(title)
         ax.set_xlabel("")
         ax.set_ylabel("Unit (sorted)")
     return figure
-
-
-def slow_first(states: FloatArray) -> IntArray:
-    """Order of the units: few changes of sign first; among equals, the positive ones first."""
-    return np.lexsort((-states.mean(axis=0), sign_changes(states)))
 
 
 SECTION = Section(
