@@ -135,7 +135,7 @@ def test_json_holds_every_number(whole: Results) -> None:
         assert entry["training"]["bits"] == pytest.approx(one.curve.bits, rel=1e-5)
         assert entry["after"]["text"]["input"] == pytest.approx(one.after.by_distance.input, rel=1e-5)
         assert entry["after"]["random_input"]["seed_rule"] == one.after.memory.seed_rule
-        assert np.shape(entry["after"]["states"]["h"]) == one.after.h.shape
+        assert np.shape(entry["after"]["states"]["h"]) == one.after.stretch.layers[-1]["h"].shape
         assert ("f" in entry["after"]["saturation"]) == (cell == "lstm")
         assert entry["sample"] == one.sample
         assert summary(whole)["models"][cell]["horizon_on_text"] == one.after.decay.horizon
@@ -228,7 +228,11 @@ def test_counts_have_their_noun() -> None:
 
 def test_characters_without_a_sign_are_counted(whole: Results) -> None:
     def text(stretch: str) -> str:
-        models = {c: replace(m, after=replace(m.after, text=stretch)) for c, m in whole.models.items() if m.after}
+        models = {
+            c: replace(m, after=replace(m.after, stretch=replace(m.after.stretch, text=stretch)))
+            for c, m in whole.models.items()
+            if m.after
+        }
         return sections.states.finding(replace(whole, models=models))
 
     assert "□" not in text("plain\n")

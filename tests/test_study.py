@@ -68,7 +68,7 @@ def test_both_models_are_trained_and_measured(whole: Results) -> None:
         assert one.after is not None
         assert one.after.by_distance.input.shape == (21,)
         assert one.after.memory.gradient_norms.shape == (17,)
-        assert (one.after.c is None) == (cell == "rnn")
+        assert ("c" in one.after.stretch.layers[0]) == (cell == "lstm")
         assert one.sample is not None
         assert len(one.sample) == 40
         assert one.model.vocabulary.characters == "".join(sorted(set(TEXT)))

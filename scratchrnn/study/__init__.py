@@ -6,5 +6,6 @@
 from scratchrnn.study.results import Curve, Measurement, ModelResults, Results
 from scratchrnn.study.run import Progress, run
 from scratchrnn.study.settings import Settings
+from scratchrnn.study.stretch import Stretch
 
-__all__ = ["Curve", "Measurement", "ModelResults", "Progress", "Results", "Settings", "run"]
+__all__ = ["Curve", "Measurement", "ModelResults", "Progress", "Results", "Settings", "Stretch", "run"]

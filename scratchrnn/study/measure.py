@@ -13,8 +13,10 @@ from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
 from scratchrnn.study.results import Measurement
 from scratchrnn.study.settings import Settings
+from scratchrnn.study.stretch import measure_stretch
+from scratchrnn.trace import State
 
-PICTURE = 64  # characters in the picture of the states
+STRETCH = 64  # characters of the stretch that is shown one by one
 
 
 def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measurement:
@@ -32,8 +34,6 @@ def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measure
     d_last = cast(FloatArray, model.decoder.backward(last, d_logits).input)
     by_distance = gradient_by_distance(model.rnn, trace.rnn, d_last)
 
-    picture = slice(warm_up, warm_up + min(PICTURE, distance))
-    steps = picture.stop - picture.start
     return Measurement(
         by_distance=by_distance,
         decay=measure_decay(by_distance.input, dtype=model.dtype),
@@ -44,7 +44,10 @@ def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measure
             rng=np.random.default_rng(settings.seed),
         ),
         saturation=saturation(trace.rnn),
-        text=model.vocabulary.decode(codes[picture, 0]),
-        h=trace.rnn.h[1 : steps + 1, 0].copy(),
-        c=trace.rnn.c[1 : steps + 1, 0].copy() if model.cell == "lstm" else None,
+        stretch=measure_stretch(model, codes[warm_up : warm_up + min(STRETCH, distance) + 1, 0], _first(state)),
     )
+
+
+def _first(state: State) -> State:
+    """The state of the first sequence, as a batch of one."""
+    return (state[0][:, :1], state[1][:, :1]) if isinstance(state, tuple) else state[:, :1]

@@ -20,7 +20,9 @@
                                    state_by_distance, cell_by_distance
         saturation                 threshold, low, high, rate, mean_derivative; h, i, f, o, g, tanh_c: left and right
                                    share over all units, and per unit
-        states                     text, h, c: a row of hidden units for each character
+        states                     a stretch read: text; h and c of the last layer, a row of hidden units for each
+                                   character; probability of the character that follows; gradient: row t has the norms,
+                                   by character 0 to t, of the gradient of the loss of the prediction made after t
       sample, known_words          what the model writes after the prompt; share of its words that occur in the text
     files                          of the folder
 
@@ -44,6 +46,7 @@ from scratchrnn import __version__, backends
 from scratchrnn.dynamics import Ends, Saturation
 from scratchrnn.gradflow import Decay
 from scratchrnn.study.results import Measurement, ModelResults, Results
+from scratchrnn.study.stretch import Stretch
 
 FORMAT, SWEEP_FORMAT = "scratchrnn-study", "scratchrnn-sweep"
 VERSION = 1
@@ -148,7 +151,17 @@ def _measurement(m: Measurement) -> dict[str, Any]:
             "cell_by_distance": m.memory.cell_by_distance,
         },
         "saturation": _saturation(m.saturation),
-        "states": {"text": m.text, "h": m.h, "c": m.c},
+        "states": _states(m.stretch),
+    }
+
+
+def _states(stretch: Stretch) -> dict[str, Any]:
+    return {
+        "text": stretch.text,
+        "h": stretch.layers[-1]["h"],
+        "c": stretch.layers[-1].get("c"),
+        "probability": stretch.probability,
+        "gradient": [row[: t + 1] for t, row in enumerate(stretch.gradient)],
     }
 
 

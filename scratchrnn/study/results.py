@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scratchrnn._typing import FloatArray
 from scratchrnn.dynamics import Saturation
 from scratchrnn.gradflow import Decay, EffectiveMemory, GradientByDistance
 from scratchrnn.models import CharModel
 from scratchrnn.study.settings import Settings
+from scratchrnn.study.stretch import Stretch
 
 
 @dataclass
@@ -51,21 +51,15 @@ class Measurement:
         On random input, by the familiar rule and by the corrected one.
     saturation : Saturation
         Of hidden state and gates, on the text held out.
-    text : str
-        A stretch of the text held out, K characters.
-    h : ndarray (K, H)
-        Hidden state after each of them.
-    c : ndarray (K, H) or None
-        Cell state, of the LSTM.
+    stretch : Stretch
+        Of the text held out, character by character.
     """
 
     by_distance: GradientByDistance
     decay: Decay
     memory: EffectiveMemory
     saturation: Saturation
-    text: str
-    h: FloatArray
-    c: FloatArray | None
+    stretch: Stretch
 
 
 @dataclass

@@ -7,7 +7,7 @@ a file and a line here.
 from __future__ import annotations
 
 from scratchrnn.report.section import Section
-from scratchrnn.report.sections import gradients, learning, memory, samples, saturation, states
+from scratchrnn.report.sections import gradients, learning, live, memory, samples, saturation, states
 
 SECTIONS: tuple[Section, ...] = (
     learning.SECTION,
@@ -15,5 +15,6 @@ SECTIONS: tuple[Section, ...] = (
     memory.SECTION,
     saturation.SECTION,
     states.SECTION,
+    live.SECTION,
     samples.SECTION,
 )

@@ -12,6 +12,7 @@ from scratchrnn import plots
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.plots import UNKNOWN, visible
 from scratchrnn.report.drawing import WIDE
+from scratchrnn.report.order import sign_changes, slow_first
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, count, measured, not_measured, part
 from scratchrnn.study import Results
@@ -25,19 +26,23 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    changes = {NAMES[cell]: sign_changes(m.h) for cell, m in now.items()}
+    parts = {NAMES[cell]: m.stretch.layers[-1] for cell, m in now.items()}
+    changes = {name: sign_changes(states["h"]) for name, states in parts.items()}
     medians = [f"{count(float(np.median(c)), 'time')} in the {name}" for name, c in changes.items()]
     never = [f"{part(int((c == 0).sum()), len(c))} in the {name}" for name, c in changes.items()]
-    read = next(iter(now.values())).text
+    read = next(iter(now.values())).stretch.text
     text = (
         f"Over a stretch of {count(len(read), 'character')} the median unit of the {when} "
         f"model{'s' if len(now) > 1 else ''} changes sign {' and '.join(medians)}. "
         f"Units that never do: {', '.join(never)}."
     )
-    moves = {f"{NAMES[cell]}'s h": _movement(m.h) for cell, m in now.items()}
-    moves |= {f"{NAMES[cell]}'s c": _movement(m.c) for cell, m in now.items() if m.c is not None}
-    parts = [f"{value:.2f} for the {name}" for name, value in moves.items()]
-    text += f" One character moves a unit by this part of its own spread: {', '.join(parts)}."
+    moved = [
+        f"{_movement(states[name]):.2f} for the {model}'s {name}"
+        for name in "hc"
+        for model, states in parts.items()
+        if name in states
+    ]
+    text += f" One character moves a unit by this part of its own spread: {', '.join(moved)}."
     missing = {c for c in read if c != UNKNOWN and visible(c) == UNKNOWN}
     if missing:
         text += f" {UNKNOWN} stands for {count(len(missing), 'character')} that the figure's fonts have no sign for."
@@ -51,37 +56,26 @@ def _movement(states: FloatArray) -> float:
     return float(np.median(step[spread > 0] / spread[spread > 0])) if (spread > 0).any() else 0.0
 
 
-def sign_changes(states: FloatArray) -> FloatArray:
-    """How often each unit changes its sign over a stretch of text: (H,) from (K, H)."""
-    changes: FloatArray = (np.diff(np.signbit(states), axis=0) != 0).sum(axis=0)
-    return changes
-
-
 def _states(results: Results, width: float) -> Figure:
     now = measured(results)[0]
     panels: list[tuple[str, FloatArray, IntArray, float | None]] = []
     for cell, m in now.items():
-        panels.append((f"{NAMES[cell]}, h", m.h, slow_first(m.h), None))
-        if m.c is not None:
-            panels.append((f"{NAMES[cell]}, c", m.c, slow_first(m.h), CELL_LIMIT))
-    read = next(iter(now.values())).text
+        states = m.stretch.layers[-1]
+        for name, limit in (("h", None), ("c", CELL_LIMIT)):
+            if name in states:
+                panels.append((f"{NAMES[cell]}, {name}", states[name], slow_first(states["h"]), limit))
+    read = next(iter(now.values())).stretch.text
     keep = len(read) if width == WIDE else min(len(read), NARROW_CHARACTERS)
     figure = Figure(figsize=(width, 2.8 * len(panels)), layout="constrained")
     # room between the characters read and the next title
     cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(h_pad=0.12)
-    for ax, (title, states, order, limit) in zip(
-        figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True
-    ):
-        plots.hidden_states(ax, states[:keep, order], list(read[:keep]), limit=limit, name="")
+    rows = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for ax, (title, shown, order, limit) in zip(rows, panels, strict=True):
+        plots.hidden_states(ax, shown[:keep, order], list(read[:keep]), limit=limit, name="")
         ax.set_title(title)
         ax.set_xlabel("")
         ax.set_ylabel("Unit (sorted)")
     return figure
-
-
-def slow_first(states: FloatArray) -> IntArray:
-    """Order of the units: few changes of sign first; among equals, the positive ones first."""
-    return np.lexsort((-states.mean(axis=0), sign_changes(states)))
 
 
 def _how(results: Results) -> str:
