@@ -217,8 +217,8 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     )
 
 
-def check_one_direction(layer: Any) -> None:
-    """Refuse what is not an RNN or LSTM layer in one direction."""
+def check_one_direction(layer: Any) -> Recurrent:
+    """Return `layer` if it is an RNN or LSTM layer in one direction."""
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an RNN or LSTM layer; got {describe(layer)}")
     if layer.bidirectional:
@@ -226,6 +226,7 @@ def check_one_direction(layer: Any) -> None:
             "layer: expected one direction; got bidirectional=True. At the last step the reverse direction has read "
             "only the last input, so its output there says nothing about memory: measure a layer of one direction"
         )
+    return layer
 
 
 def check_threshold(threshold: Any) -> float:

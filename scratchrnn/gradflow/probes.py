@@ -18,6 +18,7 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_int, check_positive_int, describe
+from scratchrnn.gradflow.distance import check_one_direction
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel, LastStep
@@ -72,7 +73,7 @@ class TextProbe:
         """Layer, trace (T, B), and the gradient (B, H) of each place's own loss."""
         model = getattr(objective, "model", None)
         if not isinstance(model, CharModel):
-            raise TypeError(f"objective: expected one of a CharModel, as LanguageModel is; got {describe(objective)}")
+            raise TypeError(f"objective: expected LanguageModel with a CharModel; got {describe(objective)}")
         codes = self.codes
         state = None if model.initial_state is None else model.initial_state(self.sequences)
         trace = model.rnn.forward(model.embedding(codes[:-1]), state, training=False)
@@ -117,15 +118,14 @@ class TaskProbe:
     def __call__(self, objective: Any) -> tuple[Recurrent, Trace, FloatArray]:
         """Layer, trace, and the gradient (B, P) of the loss at the last step."""
         model = getattr(objective, "model", None)
-        if not isinstance(model, LastStep) or not isinstance(model.rnn, Recurrent) or not hasattr(objective, "loss"):
-            raise TypeError(
-                f"objective: expected Sampled with a LastStep of a plain RNN or LSTM; got {describe(objective)}"
-            )
-        trace = model.rnn.forward(self.inputs, training=False)
+        if not isinstance(model, LastStep):
+            raise TypeError(f"objective: expected Sampled with a LastStep; got {describe(objective)}")
+        layer = check_one_direction(model.rnn)
+        trace = layer.forward(self.inputs, training=False)
         h_n = trace.state[0] if isinstance(trace.state, tuple) else trace.state
         decoder = model.decoder.forward(np.ascontiguousarray(h_n[-1]))
         _, d_output = objective.loss(decoder.output, self.targets)
-        return model.rnn, trace, cast(FloatArray, model.decoder.backward(decoder, d_output).input)
+        return layer, trace, cast(FloatArray, model.decoder.backward(decoder, d_output).input)
 
     def __repr__(self) -> str:
         return f"TaskProbe({digest_of(self.inputs, self.targets)[:16]}, inputs={self.inputs.shape})"
