@@ -125,7 +125,7 @@ def gradient_by_distance(layer: Recurrent, trace: Trace, d_last: FloatArray) -> 
 
 
 def average_by_distance(
-    layer: Recurrent, trace: Trace, d_last: FloatArray, average: Callable[[FloatArray], Any]
+    layer: Recurrent, trace: Trace, d_last: FloatArray, average: Callable[..., Any]
 ) -> GradientByDistance:
     """`gradient_by_distance`, with another average than the median over the sequences."""
     check_one_direction(layer)
@@ -217,8 +217,8 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     )
 
 
-def check_one_direction(layer: Any) -> None:
-    """Refuse what is not an RNN or LSTM layer in one direction."""
+def check_one_direction(layer: Any) -> Recurrent:
+    """Return `layer` if it is an RNN or LSTM layer in one direction."""
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an RNN or LSTM layer; got {describe(layer)}")
     if layer.bidirectional:
@@ -226,6 +226,7 @@ def check_one_direction(layer: Any) -> None:
             "layer: expected one direction; got bidirectional=True. At the last step the reverse direction has read "
             "only the last input, so its output there says nothing about memory: measure a layer of one direction"
         )
+    return layer
 
 
 def check_threshold(threshold: Any) -> float:
@@ -239,13 +240,22 @@ def check_threshold(threshold: Any) -> float:
 def _average_norms(
     d: FloatArray,  # (T, B, ·) in the input's order of time, zero on padding
     lengths: IntArray,  # (B,)
-    average: Callable[[FloatArray], Any],
+    average: Callable[..., Any],
 ) -> FloatArray:  # (max(lengths),) float64, by distance
-    # hypot, since the square of 1e-200 is zero
+    by_distance = reverse_time(_norms(d)[:, :, None], lengths)[: lengths.max(), :, 0]
     with np.errstate(over="ignore"):
-        norms = np.hypot.reduce(d.astype(np.float64), axis=2)  # (T, B)
-        by_distance = reverse_time(norms[:, :, None], lengths)[: lengths.max(), :, 0]
+        if (lengths == len(by_distance)).all():
+            return np.asarray(average(by_distance, axis=1), np.float64)
         return np.array([average(row[lengths > k]) for k, row in enumerate(by_distance)], np.float64)
+
+
+def _norms(d: FloatArray) -> FloatArray:
+    """Euclidean norms over the last axis, float64, not finite where an element is not."""
+    with np.errstate(all="ignore"):
+        largest = np.abs(d).max(axis=-1, keepdims=True).astype(np.float64)
+        scale = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)  # since the square of 1e-200 is zero
+        scaled = d / scale
+        return np.asarray(scale[..., 0] * np.sqrt(np.einsum("...i,...i->...", scaled, scaled)))
 
 
 def _fit_factor(ratio: FloatArray) -> float:

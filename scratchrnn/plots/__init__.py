@@ -29,6 +29,7 @@ from scratchrnn.plots._style import (
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.recorder import gradient_over_training, memory_over_training
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
 from scratchrnn.plots.training import loss_curves
@@ -51,8 +52,10 @@ __all__ = [
     "by_setting",
     "figure",
     "gradient_by_distance",
+    "gradient_over_training",
     "hidden_states",
     "loss_curves",
+    "memory_over_training",
     "saturation_bars",
     "saturation_gates",
     "style",
