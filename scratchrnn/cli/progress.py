@@ -53,7 +53,7 @@ class Display:
             self.latest[report.cell] = report
             if self.bars is not None:
                 self.bars.update(self.tasks[report.cell], completed=report.step, shown=_losses(report))
-            elif report.cell == "lstm" and self._due(report.step):
+            elif report.cell == self.settings.cells[-1] and self._due(report.step):
                 models = "   ".join(f"{r.cell} {_losses(r)}" for r in self.latest.values())
                 self.console.print(f"  step {report.step:>4}   {models}", soft_wrap=True)
 
@@ -69,7 +69,9 @@ class Display:
             TimeRemainingColumn(compact=True),
             console=self.console,
         )
-        self.tasks = {c: self.bars.add_task(c.upper(), total=self.settings.steps, shown="") for c in ("rnn", "lstm")}
+        self.tasks = {
+            c: self.bars.add_task(c.upper(), total=self.settings.steps, shown="") for c in self.settings.cells
+        }
         self.bars.start()
 
     def _end_bars(self) -> None:

@@ -23,6 +23,7 @@ def study(
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")] = Path("scratchrnn-study"),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer steps: seconds.")] = False,
+    cell: Annotated[str, typer.Option("--cell", metavar="NAME", help="rnn, lstm or both.")] = "both",
     hidden: Annotated[
         int | None, typer.Option(metavar="N", help="Hidden units of each model.  [128; quick: 64]")
     ] = None,
@@ -56,6 +57,7 @@ def study(
     with user_input():
         changes: dict[str, Any] = {"seed": seed, "backend": backend, "hidden_size": hidden, "steps": steps}
         given = {name: value for name, value in changes.items() if value is not None}
+        given["cells"] = _cells(cell)
         settings = Settings.quick(**given) if quick else Settings(**given)
         backends.load(settings.backend)
         source = data.default_text() if text is None else data.read_text(text)
@@ -88,6 +90,14 @@ def study(
     if results.stopped:
         print_error(results.stopped)
         raise typer.Exit(FAILED)
+
+
+def _cells(name: str) -> tuple[str, ...]:
+    from scratchrnn.study.settings import CELLS
+
+    if name not in ("both", *CELLS):
+        raise ValueError(f"cell: expected 'rnn', 'lstm' or 'both'; got {name!r}")
+    return CELLS if name == "both" else (name,)
 
 
 def _write(out: Path, files: Mapping[str, bytes]) -> None:

@@ -8,9 +8,9 @@ from importlib.resources import files
 from string import Template
 
 from scratchrnn.report.drawing import Drawing, draw
-from scratchrnn.report.section import Section, Tile
+from scratchrnn.report.section import Section, Tile, Words
 from scratchrnn.report.sections import SECTIONS
-from scratchrnn.report.words import NAMES, count, measured
+from scratchrnn.report.words import NAMES, count, measured, names
 from scratchrnn.study import ModelResults, Results
 from scratchrnn.study.record import environment
 
@@ -22,8 +22,9 @@ def render(results: Results) -> dict[str, bytes]:
     drawings = {
         name: draw(name, figure, results)
         for section in SECTIONS
-        if section.drawable(results)
+        if section.shown(results)
         for name, figure in section.figures.items()
+        if section.drawable(results, name)
     }
     out = {"report.html": _page(results, drawings).encode()}
     for name, drawing in drawings.items():
@@ -34,12 +35,13 @@ def render(results: Results) -> dict[str, bytes]:
 def _page(results: Results, drawings: dict[str, Drawing]) -> str:
     here = files(__package__)
     return Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        title="RNN and LSTM, from the inside",
+        title=f"{names(results)}, from the inside",
         style=here.joinpath("page.css").read_text(encoding="utf-8"),
         lead=_lead(results),
         notice=_notice(results),
         strip=_strip(results),
-        sections="\n".join(_section(results, drawings, section) for section in SECTIONS),
+        sections="\n".join(_section(results, drawings, section) for section in SECTIONS if section.shown(results)),
+        weights=" and ".join(f"{cell}.safetensors" for cell in results.models),
         details=_details(results),
     )
 
@@ -47,8 +49,11 @@ def _page(results: Results, drawings: dict[str, Drawing]) -> str:
 def _lead(results: Results) -> str:
     s = results.settings
     seen = results.steps_done * s.batch * s.window
+    one = {"rnn": "A vanilla RNN", "lstm": "An LSTM"}
+    both = f"A vanilla RNN and an LSTM, with {count(s.hidden_size, 'hidden unit')} each, side by side on"
+    alone = f"{one[s.cells[0]]} with {count(s.hidden_size, 'hidden unit')}, on"
     return (
-        f"A vanilla RNN and an LSTM, with {count(s.hidden_size, 'hidden unit')} each, side by side on "
+        f"{both if len(s.cells) > 1 else alone} "
         f"{escape(results.text_name)}: {results.text_length * 9 // 10:,} characters, "
         f"read {seen / (results.text_length * 0.9):.1f} times."
     )
@@ -59,7 +64,7 @@ def _notice(results: Results) -> str:
         return ""
     reached = f"Training steps reached: {results.steps_done:,} of {results.settings.steps:,}"
     when = measured(results)[1]
-    which = f"the measurements are of the {when} models" if when else "there is no measurement of both models"
+    which = f"the measurements are of the {when} models" if when else "there is no measurement of all models"
     return (
         '<p class="notice" role="status"><strong>This study did not run to its end: '
         f"{escape(results.stopped)}.</strong>"
@@ -68,7 +73,7 @@ def _notice(results: Results) -> str:
 
 
 def _strip(results: Results) -> str:
-    tiles = (section.tile(results) for section in SECTIONS)
+    tiles = (section.tile(results) for section in SECTIONS if section.shown(results))
     return "\n".join(_tile(tile) for tile in tiles if tile is not None)
 
 
@@ -88,10 +93,10 @@ def _section(results: Results, drawings: dict[str, Drawing], section: Section) -
     return f'<article><h2>{section.title}</h2><p class="finding">{found}</p>{"".join(figures)}{more}{words}</article>'
 
 
-def caption(results: Results, how: str) -> str:
+def caption(results: Results, how: str | Words) -> str:
     """The caption of a section, with the study's numbers for its $names."""
     s = results.settings
-    return Template(how).substitute(
+    return Template(how if isinstance(how, str) else how(results)).substitute(
         window=count(s.window, "character"),
         sequences=count(s.sequences, "place"),
         trials=count(s.trials, "random input"),
