@@ -28,6 +28,7 @@ from scratchrnn.plots._style import (
 )
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.paths import forget_product, gradient_paths
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
 from scratchrnn.plots.training import loss_curves
@@ -48,7 +49,9 @@ __all__ = [
     "UNKNOWN",
     "VERMILION",
     "figure",
+    "forget_product",
     "gradient_by_distance",
+    "gradient_paths",
     "hidden_states",
     "loss_curves",
     "saturation_bars",
