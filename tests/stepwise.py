@@ -32,6 +32,7 @@ class Reference:
     dropout: tuple[Any, ...] = ()  # per boundary (T, B, D·P), or None
     clip: float | None = None
     cut: np.ndarray | None = None  # (T, B)
+    detach_h: np.ndarray | None = None  # (T, B): the gates read h as a constant
 
     def __post_init__(self) -> None:
         self.leaves = {name: torch.tensor(w, requires_grad=True) for name, w in self.layer.parameters.items()}
@@ -74,9 +75,11 @@ class Reference:
         carried = [s[row, b] for s in self.state_leaves]
         kept = self.steps[key, b] = []
         for t, x in enumerate(read):
-            if self.cut is not None and self.cut[len(read) - 1 - t if key[1] == "reverse" else t, b]:
+            at = len(read) - 1 - t if key[1] == "reverse" else t
+            if self.cut is not None and self.cut[at, b]:
                 carried = [s.detach() for s in carried]
-            values = self._cell(suffix, x, carried)
+            constant = self.detach_h is not None and self.detach_h[at, b]
+            values = self._cell(suffix, x, [carried[0].detach(), *carried[1:]] if constant else carried)
             if self.clip is not None:
                 values["a"].register_hook(lambda d: d.clamp(-self.clip, self.clip))
             new = [values[letter] for letter in "hc"[: len(carried)]]

@@ -72,8 +72,9 @@ class Problem:
     def __init__(
         self, cell: str, dtype: Any, rng: np.random.Generator, lengths: Sequence[int] | None = None,
         sizes: tuple[int, int, int, int] = (T, B, I, H), projection: int = 0, clip: float = math.inf,
+        detach_h: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        self.cell, self.dtype, self.clip = cell, dtype, clip
+        self.cell, self.dtype, self.clip, self.detach_h = cell, dtype, clip, detach_h
         self.steps, self.batch, self.inputs, self.hidden = sizes
         self.lengths = np.full(self.batch, self.steps) if lengths is None else np.array(lengths)
         self.lstm, size = cell == "lstm", projection or self.hidden
@@ -116,7 +117,8 @@ class Problem:
         d_states, dx = [array.copy() for array in self.outside], np.empty_like(x)
         dw = [np.zeros_like(v) for v in w]
         d_last = ([None if self.w_hr is None else np.zeros_like(self.w_hr)]) if self.lstm else []
-        module.backward(x, *w[:2], last, self.lengths, *states, *gates, self.clip, *d_states, da, dx, *dw, *d_last)
+        how = (self.clip, self.detach_h) if self.lstm else (self.clip,)
+        module.backward(x, *w[:2], last, self.lengths, *states, *gates, *how, *d_states, da, dx, *dw, *d_last)
         found = {"output": output, "a": a, "da": da, "dx": dx}
         for names, arrays in (
             (("h_n", "c_n"), ends), (("h", "c"), states), (("h without gates", "c without gates"), bare),
@@ -159,6 +161,28 @@ def test_bits_of_one_thread(
         srnn.set_num_threads(count)
         assert_same(p.everything(), want, f"{count} threads")
         assert together.calls == [(parts(H, dtype, count), True)] * 4, "infer, forward twice, backward"
+
+
+@dtypes
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
+def test_a_detached_h(lengths: Any, dtype: Any, rng: np.random.Generator, together: Together) -> None:
+    for mask in (rng.random((T, B)) < 0.4, np.zeros((T, B), bool), np.ones((T, B), bool)):
+        p = Problem("lstm", dtype, rng, lengths, detach_h=mask)
+        srnn.set_num_threads(1)
+        want = p.everything()
+        for count in COUNTS:
+            srnn.set_num_threads(count)
+            assert_same(p.everything(), want, f"{count} threads")
+        truth = Problem.everything(wide(p), "numpy")
+        for name, value in truth.items():
+            off = float(np.abs(want[name] - value).max()) / max(1.0, float(np.abs(value).max()))
+            assert off < 2000 * np.finfo(dtype).eps, f"{name}: {off:.3g}"
+        p.detach_h = None
+        plain = p.everything()
+        assert (plain["dh"].tobytes() == want["dh"].tobytes()) == (not mask.any())
+        p.detach_h = np.asfortranarray(mask)
+        p.detach_h.setflags(write=False)
+        assert_same(p.everything(), want, "a read-only mask in another order")
 
 
 @dtypes

@@ -54,7 +54,8 @@ def test_lstm(proj: int, lengths: np.ndarray, rng: np.random.Generator) -> None:
     out = dh, dc, _, dx = d_h.copy(), d_c.copy(), np.empty_like(gates), np.empty_like(x)
     dw_ih, dw_hh, db_ih, db_hh = (np.zeros_like(v) for v in (w_ih, w_hh, b_ih, b_hh))
     dw_hr = None if w_hr is None else np.zeros_like(w_hr)
-    kernels.lstm.backward(x, w_ih, w_hh, w_hr, lengths, h, c, gates, math.inf, *out, dw_ih, dw_hh, db_ih, db_hh, dw_hr)
+    last = (dw_ih, dw_hh, db_ih, db_hh, dw_hr)
+    kernels.lstm.backward(x, w_ih, w_hh, w_hr, lengths, h, c, gates, math.inf, None, *out, *last)
     checked = {
         "dx": (dx, x), "dW_ih": (dw_ih, w_ih), "dW_hh": (dw_hh, w_hh), "db_ih": (db_ih, b_ih), "db_hh": (db_hh, b_hh),
         "dh_0": (dh[0], h[0]), "dc_0": (dc[0], c[0]),

@@ -35,6 +35,7 @@ class Problem:
     w_hr: np.ndarray | None
     start: tuple[np.ndarray, ...]  # h_0, and c_0 of an LSTM
     clip: float = math.inf
+    detach_h: np.ndarray | None = None  # (T, B) of an LSTM
 
     @property
     def lstm(self) -> bool:
@@ -78,7 +79,8 @@ class Problem:
         weights = (self.w["weight_ih"], self.w["weight_hh"])
         out = (da[part], dx[part], dw["weight_ih"], dw["weight_hh"], dw["bias_ih"], dw["bias_hh"])
         if self.lstm:
-            last = (self.w_hr, self.within(part), *slots, gates[part], self.clip, *d_slots, *out, dw.get("weight_hr"))
+            how = (self.clip, None if self.detach_h is None else self.detach_h[part])
+            last = (self.w_hr, self.within(part), *slots, gates[part], *how, *d_slots, *out, dw.get("weight_hr"))
         else:
             last = (self.cell, self.within(part), *slots, self.clip, *d_slots, *out)
         self.module.backward(self.x[part], *weights, *last)
@@ -176,9 +178,12 @@ def test_what_was_not_kept_is_computed_again(problem: Problem) -> None:
     np.testing.assert_allclose(h, states[0], rtol=0, atol=near)
 
 
+@pytest.mark.parametrize("detaching", [False, True], ids=["", "detach_h"])
 @pytest.mark.parametrize("clip", [math.inf, 0.5])
-def test_backward(clip: float, problem: Problem, rng: np.random.Generator) -> None:
+def test_backward(clip: float, detaching: bool, problem: Problem, rng: np.random.Generator) -> None:
     problem.clip = clip
+    if detaching and problem.lstm:
+        problem.detach_h = rng.random(problem.x.shape[:2]) < 0.3
     states, gates = problem.states(), problem.gates()
     problem.forward(problem.whole, states, gates)
     outside = [rng.standard_normal(s.shape).astype(s.dtype) for s in states]  # at every slot, slot 0 too

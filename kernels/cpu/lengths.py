@@ -27,6 +27,20 @@ def next_run(lengths, t, start, stop):
 
 
 @inner
+def next_attached(lengths, detached, t, batch, start, stop):
+    """`next_run`, without the samples that `detached` (T, B), flat, names at step t; empty: all of them."""
+    if detached.size == 0:
+        return next_run(lengths, t, start, stop)
+    row = detached[t * batch : (t + 1) * batch]
+    while start < stop and (lengths[start] <= t or row[start]):
+        start += 1
+    end = start
+    while end < stop and lengths[end] > t and not row[end]:
+        end += 1
+    return start, end
+
+
+@inner
 def all_run(lengths, stop, first, last):
     """Whether every sequence in first..last has all steps before `stop`."""
     least = stop

@@ -28,6 +28,7 @@ __all__ = ["activate", "backward", "forward", "infer", "preactivations"]
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]
+Mask = NDArray[np.bool_]
 GATES = 4
 
 
@@ -144,6 +145,7 @@ def backward(
     c: Array,  # (T+1, B, H) from forward
     gates: Array,  # (T, B, 4H) from forward
     clip: float,  # bound of each |dL/da_t|, before it flows on; inf: none
+    detach_h: Mask | None,  # (T, B) True: the step's gates send nothing to h_{t-1}; None: nowhere
     dh: Array,  # (T+1, B, P) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     dc: Array,  # (T+1, B, H) in: dL/dc_t from outside; out: the total dL/dc_t
     da: Array,  # (T, B, 4H) out: dL/da_t
@@ -159,6 +161,7 @@ def backward(
     lanes, nothing = UNIT.lanes(x.itemsize), np.empty(0, dtype)
     if ends_early(lengths, steps):
         da[...] = 0
+    detached = np.zeros(0, np.bool_) if detach_h is None else np.array(detach_h, order="C").reshape(-1)
     step_work = batch * GATES * hidden * (inputs + size)
     busy = workers(steps * step_work)
     by_units = [] if weight_hr is not None else ranges_of_units(batch, hidden, busy, step_work, lanes)
@@ -172,7 +175,7 @@ def backward(
         samples = part.last - part.first
         p_hh, packing = (shared, None) if shared is not None else affine.transposed(weight_hh, part.unit, part.units)
         arguments = (
-            batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), clip, dh.reshape(-1),
+            batch, steps, p_hh, p_hr, lengths, c.reshape(-1), gates.reshape(-1), clip, detached, dh.reshape(-1),
             dc.reshape(-1), da.reshape(-1), hidden, size, lanes, scratch(dtype),
             nothing if weight_hr is None else room(samples * hidden, dtype),
             meeting.state, meeting.parties, part.first, part.last, part.unit, part.units,

@@ -20,7 +20,7 @@ from .barrier import meet
 from .clip import clamp
 from .gemm import PACKED, pack_columns, pack_left, product
 from .jit import Kernel, inner
-from .lengths import any_runs, next_run
+from .lengths import any_runs, next_attached, next_run
 
 
 @inner
@@ -117,8 +117,8 @@ def forward_part(
 
 @Kernel
 def backward_part(
-    batch, steps, p_hh, p_hr, lengths, c, gates, clip, dh, dc, da, hidden, size, lanes, edge, dm, meeting, parties,
-    first, last, unit, units,
+    batch, steps, p_hh, p_hr, lengths, c, gates, clip, detached, dh, dc, da, hidden, size, lanes, edge, dm, meeting,
+    parties, first, last, unit, units,
 ):  # fmt: skip
     """Samples first..last, units unit..unit+units: dh and dc to their totals, and da, last step first."""
     rows, projected = 4 * hidden, p_hr.size > 0
@@ -147,12 +147,12 @@ def backward_part(
             b_0, b_1 = next_run(lengths, t, b_1, last)
         if parties > 1 and not meet(meeting, (steps - t + 1) * parties):
             return
-        b_0, b_1 = next_run(lengths, t, first, last)
+        b_0, b_1 = next_attached(lengths, detached, t, batch, first, last)
         while b_0 < last:
             n = t * batch + b_0
             at = n * size + unit
             product(dh, at, size, da, n * rows, rows, p_hh, width, rows, lanes, b_1 - b_0, edge)  # undoes (1), in h
-            b_0, b_1 = next_run(lengths, t, b_1, last)
+            b_0, b_1 = next_attached(lengths, detached, t, batch, b_1, last)
 
 
 @Kernel

@@ -16,7 +16,8 @@ computation. The reverse direction of a bidirectional layer is this same code on
 `infer`, `forward`, `backward`, and (1) and (2) once more, `preactivations` and `activate`, are what a backend offers;
 they write into arrays that the caller gives.
 Derivation of every backward line: kernels/README.md. Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000;
-projection: Sak et al. 2014; clip: Graves 2013, arXiv:1308.0850, section 2.1.
+projection: Sak et al. 2014; clip: Graves 2013, arXiv:1308.0850, section 2.1; detach_h: Arpit et al. 2018,
+arXiv:1810.03023.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .lengths import running
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]
+Mask = NDArray[np.bool_]
 
 
 def sigmoid(a: Array) -> Array:
@@ -159,6 +161,7 @@ def backward(
     c: Array,  # (T+1, B, H) from forward
     gates: Array,  # (T, B, 4H) from forward
     clip: float,  # bound of each |dL/da_t|, before it flows on; inf: none
+    detach_h: Mask | None,  # (T, B) True: the step's gates send nothing to h_{t-1}; None: nowhere
     dh: Array,  # (T+1, B, P) in: dL/dh_t from outside the recurrence, zero where none; out: the total dL/dh_t
     dc: Array,  # (T+1, B, H) in: dL/dc_t from outside; out: the total dL/dc_t
     da: Array,  # (T, B, 4H) out: dL/da_t
@@ -179,7 +182,7 @@ def backward(
         da[t][b], dc[t + 1][b], dh_prev, dc_prev = step_backward(
             dh[t + 1][b], dc[t + 1][b], gates[t][b], c[t][b], c[t + 1][b], weight_hh, weight_hr, clip
         )
-        dh[t][b] += dh_prev
+        dh[t][b] += dh_prev if detach_h is None else np.where(detach_h[t][b][:, None], 0, dh_prev)
         dc[t][b] += dc_prev
 
     affine.backward(da, x, h, weight_ih, lengths, dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh)  # undoes (1)

@@ -25,6 +25,7 @@ def full(
     lengths: Any = None,
     clip: float | None = None,
     cut: BoolArray | None = None,
+    detach_h: BoolArray | None = None,
 ) -> Gradients:
     """Forward in training mode, then backward, with every step kept: `layer.forward` and `layer.backward`.
 
@@ -37,7 +38,7 @@ def full(
         dL/d(output), or a function of the output that returns it, called as d_output(output, 0).
     d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
     clip : float, optional
-    cut : ndarray of bool, optional
+    cut, detach_h : ndarray of bool, optional
         As in `layer.backward`.
 
     Returns
@@ -49,7 +50,7 @@ def full(
     if callable(d_output):
         d = d_output(trace.output, 0)
         d_output = check_array("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
-    return layer.backward(trace, d_output, d_state, clip=clip, cut=cut)
+    return layer.backward(trace, d_output, d_state, clip=clip, cut=cut, detach_h=detach_h)
 
 
 def check_layer(layer: Any) -> None:

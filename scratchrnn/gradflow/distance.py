@@ -148,9 +148,9 @@ def average_by_distance(
         dx = dx.transpose(1, 0, 2)
     parts = [grads[n] for n in range(layer.num_layers)]
     return GradientByDistance(
-        _average_norms(dx, trace.lengths, average),
-        np.stack([_average_norms(part.h[1:], trace.lengths, average) for part in parts]),
-        np.stack([_average_norms(part.c[1:], trace.lengths, average) for part in parts]) if c_n else None,
+        average_norms(dx, trace.lengths, average),
+        np.stack([average_norms(part.h[1:], trace.lengths, average) for part in parts]),
+        np.stack([average_norms(part.c[1:], trace.lengths, average) for part in parts]) if c_n else None,
         (np.arange(trace.lengths.max())[:, None] < trace.lengths).sum(axis=1),
     )
 
@@ -237,11 +237,12 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def _average_norms(
+def average_norms(
     d: FloatArray,  # (T, B, ·) in the input's order of time, zero on padding
     lengths: IntArray,  # (B,)
     average: Callable[..., Any],
 ) -> FloatArray:  # (max(lengths),) float64, by distance
+    """An average over the sequences of the norm of each one's gradient, aligned at their own last steps."""
     by_distance = reverse_time(_norms(d)[:, :, None], lengths)[: lengths.max(), :, 0]
     with np.errstate(over="ignore"):
         if (lengths == len(by_distance)).all():

@@ -207,13 +207,14 @@ def backward(
     *,
     clip: float = math.inf,  # bound of each |dL/da_t|; inf: none
     cut: BoolArray | None = None,  # (T, B) in the input's order of time; None: nowhere
+    detach_h: BoolArray | None = None,  # (T, B) likewise, of an LSTM
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `forward` computed or read."""
     (steps, batch, _), lengths, read = trace.input.shape, trace.lengths, _read(trace)
     if d_output is not None and trace.reverse:
         d_output = reverse_time(d_output, lengths)
+    cut, detach_h = in_order_of_work(trace, cut), in_order_of_work(trace, detach_h)
     if cut is not None:
-        cut = reverse_time(cut[:, :, None], lengths)[:, :, 0] if trace.reverse else cut
         cut = cut & (np.arange(steps)[:, None] < lengths)  # what is on padding begins no piece
     dh, dc = cotangents(trace, d_output, d_h_n, d_c_n, lengths)
     dx, dw = memory.empty(trace.input.shape, trace.input.dtype), w.zeros()
@@ -230,9 +231,15 @@ def backward(
                 backward_kernel(
                     kernels, cell, w, read[piece], lengths_in(lengths, piece), trace.h[slots(piece)], c,
                     None if gates is None else gates[here], dh[slots(piece)], dc_in, da[here], dx[piece], dw, clip,
+                    None if detach_h is None else detach_h[piece],
                 )  # fmt: skip
     per_step = LayerGradients(dh, None if trace.minimal else da, dc)
     return (reverse_time(dx, lengths) if trace.reverse else dx), per_step, dw
+
+
+def in_order_of_work(trace: LayerTrace, mask: BoolArray | None) -> BoolArray | None:
+    """A mask (T, B) of steps, from the input's order of time to the direction's."""
+    return mask if mask is None or not trace.reverse else reverse_time(mask[:, :, None], trace.lengths)[:, :, 0]
 
 
 @contextmanager
@@ -289,13 +296,14 @@ def backward_kernel(
     dx: FloatArray,  # (S, B, I) out
     dw: Weights,  # added to
     clip: float = math.inf,  # bound of each |dL/da_t|; inf: none
+    detach_h: BoolArray | None = None,  # (S, B) of an LSTM: where the gates send nothing to h_{t-1}; None: nowhere
 ) -> None:
     """A backend's backward over the S steps of one segment."""
     d_parameters = (dw.weight_ih, dw.weight_hh, dw.bias_ih, dw.bias_hh)
     if cell.has_c:
         kernels.lstm.backward(
-            x, w.weight_ih, w.weight_hh, w.weight_hr, lengths, h, c, gates, clip, dh, dc, da, dx, *d_parameters,
-            dw.weight_hr,
+            x, w.weight_ih, w.weight_hh, w.weight_hr, lengths, h, c, gates, clip, detach_h, dh, dc, da, dx,
+            *d_parameters, dw.weight_hr,
         )  # fmt: skip
     else:
         kernels.rnn.backward(

@@ -130,12 +130,12 @@ def enter_clip(clip: Any, dtype: DType) -> float:
     return bound
 
 
-def enter_cut(cut: Any, trace: Trace) -> BoolArray | None:
-    """Return as (T, B), in the input's order of time, where nothing flows to the state before; None when absent."""
-    if cut is None:
+def enter_steps(name: str, mask: Any, trace: Trace) -> BoolArray | None:
+    """Return as (T, B), in the input's order of time, which steps of which samples are meant; None when absent."""
+    if mask is None:
         return None
-    check_mask("cut", cut, shape=trace.output.shape[:-1], why="of the trace's output but for its last axis")
-    return time_major(cut[..., None], batch_first=trace.batch_first, batched=trace.batched)[..., 0]
+    check_mask(name, mask, shape=trace.output.shape[:-1], why="of the trace's output but for its last axis")
+    return time_major(mask[..., None], batch_first=trace.batch_first, batched=trace.batched)[..., 0]
 
 
 def time_major(array: NDArray[Number], *, batch_first: bool, batched: bool) -> NDArray[Number]:

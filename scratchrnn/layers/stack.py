@@ -23,6 +23,7 @@ from scratchrnn._validate import (
     check_int,
     check_positive_int,
     check_probability,
+    describe,
 )
 from scratchrnn.backends import memory
 from scratchrnn.init import torch_default_
@@ -305,6 +306,7 @@ class Recurrent(Module):
         *,
         clip: float | None = None,
         cut: BoolArray | None = None,
+        detach_h: BoolArray | None = None,
     ) -> Gradients:
         """Backpropagate through time, by hand.
 
@@ -327,25 +329,36 @@ class Recurrent(Module):
             order, in every layer. What flows down through the layers stays. Time falls into pieces at the cuts, a call
             of the kernels each; sums over it round differently where one is not at a multiple of
             `backends.block_steps(B)`. Absent: nowhere.
+        detach_h : ndarray of bool, of the shape of `cut`, optional
+            For an LSTM. True: the gates of that step send nothing to the h before it, in its direction's own order, in
+            every layer, as if they had read a constant; c, along f, gets its own (Arpit et al. 2018). Absent: nowhere.
 
         Returns
         -------
         Gradients
             Of the input, the initial state (per sample), every parameter, and every h_t, c_t and a_t; not of a_t where
-            the trace is minimal. What clip and cut change is no longer the gradient of a loss.
+            the trace is minimal. What clip, cut and detach_h change is no longer the gradient of a loss.
 
         References
         ----------
-        Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850, 2013, section 2.1.
+        Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850, 2013, section 2.1. Arpit et al.,
+        h-detach: modifying the LSTM gradient towards better optimization, arXiv:1810.03023, 2018.
         """
         self._check_trace(trace, Trace)
-        return self._backward(trace, d_output, d_state, clip, cut, direction.backward)
+        return self._backward(trace, d_output, d_state, clip, cut, detach_h, direction.backward)
 
-    def _backward(self, trace: Trace, d_output: Any, d_state: Any, clip: Any, cut: Any, run: RunBackward) -> Gradients:
+    def _backward(
+        self, trace: Trace, d_output: Any, d_state: Any, clip: Any, cut: Any, detach_h: Any, run: RunBackward
+    ) -> Gradients:
         """`backward`, each layer and direction run by `run`."""
         kernels = backends.load(trace.backend)
         batch = len(trace.lengths)
-        bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_cut(cut, trace)
+        bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_steps("cut", cut, trace)
+        if detach_h is not None and not self.cell.has_c:
+            raise ValueError(
+                f"detach_h: expected None for an RNN, whose only path is h: cut stops that; got {describe(detach_h)}"
+            )
+        detached = edge.enter_steps("detach_h", detach_h, trace)
         above = self._enter_d_output(d_output, trace)
         d_h_n, d_c_n = (*self._enter_state("d_state", d_state, batch, trace.batched), None)[:2]
 
@@ -369,6 +382,7 @@ class Recurrent(Module):
                     None if d_c_n is None else d_c_n[n],
                     clip=bound,
                     cut=cuts,
+                    detach_h=detached,
                 )
                 if d_below is None:
                     d_below = dx

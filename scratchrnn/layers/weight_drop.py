@@ -137,6 +137,7 @@ class WeightDrop(Wrapper):
         *,
         clip: float | None = None,
         cut: BoolArray | None = None,
+        detach_h: BoolArray | None = None,
     ) -> Gradients:
         """Backpropagate through time, to the weights as they were before the drop.
 
@@ -144,11 +145,11 @@ class WeightDrop(Wrapper):
         ----------
         trace : WeightDropTrace
             From this wrapper's `forward`.
-        d_output, d_state, clip, cut
+        d_output, d_state, clip, cut, detach_h
             As in the layer's `backward`.
         """
         self.layer._check_trace(trace, WeightDropTrace)
-        grads = self.layer._backward(trace, d_output, d_state, clip, cut, direction.backward)
+        grads = self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, direction.backward)
         masks = trace.weight_masks
         raw = {name: d * masks[name] if name in masks else d for name, d in grads.parameters.items()}  # undoes the drop
         return replace(grads, parameters=raw)

@@ -68,6 +68,7 @@ class Wrapper(Module):
         *,
         clip: float | None = None,
         cut: BoolArray | None = None,
+        detach_h: BoolArray | None = None,
     ) -> Gradients:
         """Backpropagate through what `forward` did, arguments as in the layer's own `backward`."""
 

@@ -186,6 +186,7 @@ class Zoneout(Wrapper):
         *,
         clip: float | None = None,
         cut: BoolArray | None = None,
+        detach_h: BoolArray | None = None,
     ) -> Gradients:
         """Backpropagate through time, through kept and new values alike.
 
@@ -193,8 +194,8 @@ class Zoneout(Wrapper):
         ----------
         trace : ZoneoutTrace
             From this wrapper's `forward`.
-        d_output, d_state, clip, cut
-            As in the layer's `backward`; a cut holds back what was kept, too.
+        d_output, d_state, clip, cut, detach_h
+            As in the layer's `backward`. A cut holds back what was kept, too; detach_h only what went through gates.
 
         Returns
         -------
@@ -202,7 +203,7 @@ class Zoneout(Wrapper):
             As the layer's; those of h and c per step are of the states after zoneout.
         """
         self.layer._check_trace(trace, ZoneoutTrace)
-        return self.layer._backward(trace, d_output, d_state, clip, cut, _backward)
+        return self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, _backward)
 
 
 @dataclass(frozen=True)
@@ -266,13 +267,13 @@ def _backward(
     *,
     clip: float,  # bound of each |dL/da_t|; inf: none
     cut: BoolArray | None,  # (T, B) in the input's order of time; None: nowhere
+    detach_h: BoolArray | None,  # (T, B) likewise
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `_forward` computed or read, last step first."""
     (steps, batch, _), lengths = trace.input.shape, trace.lengths
     read = trace.by_time(trace.input)  # into the direction's order of work: turning round is its own inverse
     d_output = None if d_output is None else trace.by_time(d_output)
-    if cut is not None and trace.reverse:
-        cut = reverse_time(cut[:, :, None], lengths)[:, :, 0]
+    cut, detach_h = direction.in_order_of_work(trace, cut), direction.in_order_of_work(trace, detach_h)
     dh, dc = direction.cotangents(trace, d_output, d_h_n, d_c_n, lengths)
     dx, dw = memory.empty(trace.input.shape, dh.dtype), w.zeros()
     da = memory.empty((steps, batch, w.weight_ih.shape[0]), dh.dtype)
@@ -285,7 +286,7 @@ def _backward(
             gates = trace.gates[part]
         direction.backward_kernel(
             kernels, cell, w, read[part], direction.lengths_in(lengths, part), h_pair, c_pair, gates, dh_pair, dc_pair,
-            da[part], dx[part], dw, clip,
+            da[part], dx[part], dw, clip, None if detach_h is None else detach_h[part],
         )  # undoes (1)  # fmt: skip
         for d, pair in ((dh, dh_pair), (dc, dc_pair)):
             if d is not None and pair is not None:

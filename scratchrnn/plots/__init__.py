@@ -29,6 +29,7 @@ from scratchrnn.plots._style import (
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.paths import forget_product, gradient_paths
 from scratchrnn.plots.recorder import gradient_over_training, memory_over_training
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
@@ -51,8 +52,10 @@ __all__ = [
     "VERMILION",
     "by_setting",
     "figure",
+    "forget_product",
     "gradient_by_distance",
     "gradient_over_training",
+    "gradient_paths",
     "hidden_states",
     "loss_curves",
     "memory_over_training",
