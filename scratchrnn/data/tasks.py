@@ -293,9 +293,9 @@ def flip_flop(
 
     Examples
     --------
-    >>> inputs, targets = flip_flop(6, 2, np.random.default_rng(0), bits=1)
+    >>> inputs, targets = flip_flop(6, 2, np.random.default_rng(3), bits=1)
     >>> inputs[:, 0, 0].tolist(), targets[:, 0, 0].tolist()
-    ([-1.0, 1.0, 0.0, 0.0, 1.0, 0.0], [-1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    ([-1.0, 0.0, -1.0, 1.0, 0.0, -1.0], [-1.0, -1.0, -1.0, 1.0, 1.0, -1.0])
     """
     size = (check_positive_int("steps", steps), check_positive_int("batch", batch), check_positive_int("bits", bits))
     check_probability("probability", probability)
