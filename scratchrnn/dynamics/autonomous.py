@@ -31,7 +31,8 @@ class Autonomous:
     layer : RNN or LSTM
         Of one direction. It is copied: its weights, exactly, as they are now. Dropout does not act.
     x : ndarray (I,), float32 or float64, or None
-        Zeros when None.
+    default : float
+        Every component of the input when x is None.
 
     Raises
     ------
@@ -39,13 +40,13 @@ class Autonomous:
         Another layer, or an input of another shape.
     """
 
-    def __init__(self, layer: Recurrent, x: FloatArray | None) -> None:
+    def __init__(self, layer: Recurrent, x: FloatArray | None, *, default: float = 0.0) -> None:
         if not isinstance(layer, Recurrent):
             raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
         self.layer = float64_copy(layer)
         if x is None:
-            x = np.zeros(layer.input_size)
-        check_array("x", x, shape=(layer.input_size,), why="one constant input, (input_size,), no time and no batch")
+            x = np.full(layer.input_size, default)
+        check_array("x", x, shape=(layer.input_size,), why="for one constant input, without time and batch")
         self.x = x.astype(np.float64)
         at_zero = linearize_at(self.layer, self.x[None], np.zeros((1, self._size())))
         self.slices, self.size, self.output = at_zero.slices, at_zero.size, at_zero.output

@@ -210,7 +210,9 @@ def _start(net: Autonomous, candidates: object, count: int, source: Rng) -> Floa
             raise TypeError(f"candidates: expected an array (N, S) or a trace; got {describe(candidates)}")
         check_array("candidates", candidates)
         if candidates.ndim != 2 or candidates.shape[1] != net.size:
-            raise ValueError(f"candidates: expected shape (N, {net.size}), states of all layers; got {candidates.shape}")
+            raise ValueError(
+                f"candidates: expected shape (N, {net.size}), states of all layers; got {candidates.shape}"
+            )
         return candidates.astype(np.float64)
     linear = Linearized(candidates)
     if linear.slices != net.slices:
