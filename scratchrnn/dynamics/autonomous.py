@@ -1,7 +1,7 @@
 """A net whose input does not change is a map of its state alone, and its fixed points are the zeros of F(s) - s.
 
     F(s)   = state after one step from s, at the input x        s = (h⁰, c⁰, h¹, c¹, ...), (S,)
-    r(s)   = F(s) - s                                           q(s) = ½ ‖r‖², the speed of the state, squared and halved
+    r(s)   = F(s) - s                                           q(s) = ½ ‖r‖², half its speed squared
     A      = ∂r/∂s = J - I                                      J = ∂F/∂s in closed form, see gradflow/linearize.py
     (AᵀA + μI) δ = -Aᵀ r                                        a step of the search; Newton's own, -A⁻¹r, for μ → 0
 

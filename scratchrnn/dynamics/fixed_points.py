@@ -41,7 +41,7 @@ class FixedPoints:
     states : ndarray (K, S)
         The fixed points; `slices` says which columns are which layer's h and c.
     speed : ndarray (K,)
-        q = ½ ‖F(s) - s‖² at each.
+        q = ½ ‖F(s) - s‖² at each: half the squared speed. The name is the literature's.
     jacobians : ndarray (K, S, S)
         J = ∂F/∂s at each.
     eigenvalues : ndarray (K, S), complex128

@@ -6,8 +6,9 @@
     ‖s_t - s*‖ ~ ρᵗ                  as t grows: position fades at a rate that the Jacobian predicts
 
 What becomes of the state is judged on a longer run, `run` steps after the first T. Two states are called equal if no
-component differs by more than 1e-6 times the largest |component|, or 1 if that is larger. λ is the Lyapunov exponent, the
-mean growth of log ‖v_t‖, v_t = J_t v_{t-1}, over the last 3/4 of the run. The first of these that holds is the verdict:
+component differs by more than 1e-6 times the largest |component|, or 1 if that is larger. λ is the largest Lyapunov
+exponent: the mean growth of log ‖v_t‖, v_t = J_t v_{t-1}, over the last 3/4 of the run. The first that holds is the
+verdict:
 
     "diverges"      a state is not finite
     "fixed point"   ρ < 1, and the last state equals s*
@@ -19,7 +20,8 @@ mean growth of log ‖v_t‖, v_t = J_t v_{t-1}, over the last 3/4 of the run. T
     "undecided"     otherwise: such as a state that circles and never returns, with λ ≈ 0, or one that has not come to
                     rest by the end
 
-Computed in float64, whatever the layer's dtype: in float32 the states of a contracting net become equal, to the last bit.
+Computed in float64, whatever the layer's dtype: in float32 the states of a net that contracts soon become equal, to the
+last bit.
 
 Dimensions: T steps, I input, S size of the state of all layers, P size of the part that distances are taken of.
 """
@@ -32,6 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_int
@@ -94,7 +97,7 @@ class Position:
     to_fixed_point: FloatArray
     settling_time: int | None
     fixed_point: FloatArray | None
-    eigenvalues: FloatArray | None
+    eigenvalues: NDArray[np.complex128] | None
     spectral_radius: float
     contraction: float
     lyapunov: float
@@ -127,8 +130,8 @@ def position(
     state : ndarray (L, P), or for the LSTM (h_0 (L, P), c_0 (L, H)), optional
         Where to start, in the layer's dtype; zeros when absent.
     part : (layer, "h" or "c"), or "all", optional
-        What distances are taken of: one layer's h or c, or the state of all. The last layer's h, the output, when absent.
-        The verdict, s*, ρ and λ are always of the whole state.
+        What distances are taken of: one layer's h or c, or the state of all; when absent the last layer's h, its
+        output. The verdict, s*, ρ and λ are always of the whole state.
     run : int
         Steps beyond T on which the verdict is made, at least 40.
 
