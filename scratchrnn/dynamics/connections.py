@@ -32,7 +32,7 @@ class Connections:
     saddle : ndarray (M,) of int
         Which of the fixed points have exactly one unstable direction.
     end : ndarray (M, 2) of int
-        Which of the fixed points the two runs came to; -1 where to none.
+        Which of the fixed points the two runs came to; -1 where to none other than the saddle.
     paths : ndarray (M, 2, T+1, S), float64
         The runs.
     """
@@ -89,5 +89,6 @@ def connections(
     linear = Linearized(net.layer.forward(inputs, state, training=False))
     paths = np.stack([linear.states(slot) for slot in range(steps + 1)], axis=1)  # (2M, T+1, S)
     distance = np.abs(paths[:, -1, None] - points.states).max(axis=2)  # (2M, K)
+    distance[np.arange(batch), np.repeat(saddle, 2)] = np.inf
     end = np.where((distance <= near).any(axis=1), distance.argmin(axis=1), -1) if batch else np.zeros(0, np.intp)
     return Connections(saddle, end.reshape(-1, 2), paths.reshape(-1, 2, steps + 1, net.size))
