@@ -204,7 +204,7 @@ def _part(net: Autonomous, part: Any) -> tuple[Part | str, slice]:
         part = (net.layer.num_layers - 1, "h")
     if isinstance(part, str) and part == "all":
         return part, slice(0, net.size)
-    if part not in net.slices:
+    if not isinstance(part, tuple) or part not in net.slices:
         known = ", ".join(map(str, net.slices))
         raise ValueError(f"part: expected 'all' or one of {known}; got {part!r}")
     return part, net.slices[part]
