@@ -120,7 +120,9 @@ def test_rate_of_a_real_eigenvalue() -> None:
     assert found.spectral_radius == pytest.approx(0.8, rel=1e-13)
     assert found.contraction == pytest.approx(0.8, rel=1e-6)
     assert found.lyapunov == pytest.approx(np.log(0.8), rel=1e-6)
-    gap = np.sqrt((10 * 0.8 ** np.arange(51)) ** 2 + (4 * 0.5 ** np.arange(51)) ** 2 + (2 / 1.3 * 0.3 ** np.arange(51)) ** 2)
+    gap = np.sqrt(
+        (10 * 0.8 ** np.arange(51)) ** 2 + (4 * 0.5 ** np.arange(51)) ** 2 + (2 / 1.3 * 0.3 ** np.arange(51)) ** 2
+    )
     np.testing.assert_allclose(found.to_fixed_point, gap, rtol=1e-9)
     assert found.settling_time == int(np.argmax(gap <= 0.01 * gap[0]))
 
