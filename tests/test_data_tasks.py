@@ -13,6 +13,8 @@ from scratchrnn.data import (
     adding_problem,
     copy_memory,
     copy_memory_baseline,
+    flip_flop,
+    flip_flop_baseline,
     parity,
     parity_baseline,
     temporal_order,
@@ -20,7 +22,7 @@ from scratchrnn.data import (
 from scratchrnn.losses import cross_entropy, mse_loss
 from scratchrnn.rng import torch_manual_seed
 
-TASKS = [adding_problem, copy_memory, temporal_order, parity]
+TASKS = [adding_problem, copy_memory, temporal_order, parity, flip_flop]
 MANY = 20_000
 
 
@@ -158,6 +160,40 @@ def test_parity_baseline_is_the_loss_of_the_memoryless_net(steps: int, rng: np.r
     assert memoryless_loss(inputs, targets) == pytest.approx(parity_baseline(steps), rel=1e-3)
 
 
+# --- flip-flop
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("steps", "bits", "probability"), [(1, 3, 0.5), (9, 2, 0.3), (6, 1, 0.0), (5, 4, 1.0)])
+def test_flip_flop(steps: int, bits: int, probability: float, dtype: Any, rng: np.random.Generator) -> None:
+    inputs, targets = flip_flop(steps, 70, rng, bits=bits, probability=probability, dtype=dtype)
+    assert inputs.shape == targets.shape == (steps, 70, bits)
+    assert inputs.dtype == targets.dtype == dtype
+    for b in range(70):
+        for k in range(bits):
+            last = 0.0
+            for t in range(steps):
+                assert inputs[t, b, k] in (-1, 0, 1)
+                last = inputs[t, b, k] or last
+                assert targets[t, b, k] == last
+                assert abs(last) == 1  # there is a pulse at step 0
+    later = inputs[1:] != 0
+    assert later.mean() == pytest.approx(probability, abs=0.06) if later.size else True
+    assert abs(inputs[0].mean()) < 0.4  # both signs
+
+
+@pytest.mark.parametrize(("steps", "probability"), [(1, 0.5), (8, 0.25), (4, 1.0)])
+def test_flip_flop_baseline_is_the_loss_of_the_memoryless_net(
+    steps: int, probability: float, rng: np.random.Generator
+) -> None:
+    inputs, targets = flip_flop(steps, MANY, rng, probability=probability, dtype=np.float64)
+    # given a pulse of 0 the two answers are equally likely, so that their mean is the best one
+    held = targets[(inputs == 0)]
+    assert abs(held.mean()) < 0.02 if held.size else True
+    loss, _ = mse_loss(inputs, targets)
+    assert loss == pytest.approx(flip_flop_baseline(steps, probability), rel=0.01)
+
+
 # --- all
 
 
@@ -183,6 +219,7 @@ def test_the_largest_draw_is_below_the_count(count: int) -> None:
         (copy_memory, ((30, 1), (30, 1))),
         (temporal_order, ((10, 1), (1,))),
         (parity, ((10, 1), (10, 1))),
+        (flip_flop, ((10, 1, 3), (10, 1, 3))),
     ],
 )
 def test_one_sample(task: Callable[..., Any], shapes: Any, rng: np.random.Generator) -> None:
@@ -203,6 +240,12 @@ def test_one_sample(task: Callable[..., Any], shapes: Any, rng: np.random.Genera
         (lambda r: temporal_order(10, True, r), TypeError, "batch: expected an integer of at least 1; got bool True"),
         (lambda r: parity(0, 4, r), ValueError, "steps: expected an integer of at least 1; got 0"),
         (lambda r: parity(3, -1, r), ValueError, "batch: expected an integer of at least 1; got -1"),
+        (lambda r: flip_flop(0, 4, r), ValueError, "steps: expected an integer of at least 1; got 0"),
+        (lambda r: flip_flop(3, 4, r, bits=0), ValueError, "bits: expected an integer of at least 1; got 0"),
+        (lambda r: flip_flop(3, 4, r, probability=1.5), ValueError, "probability: expected a number between 0 and 1"),
+        (lambda r: flip_flop(3, 4, r, dtype=int), TypeError, "dtype: expected float32 or float64; got int64"),
+        (lambda r: flip_flop_baseline(0), ValueError, "steps: expected an integer of at least 1; got 0"),
+        (lambda r: flip_flop_baseline(3, 2.0), ValueError, "probability: expected a number between 0 and 1"),
         (lambda r: parity_baseline(0), ValueError, "steps: expected an integer of at least 1; got 0"),
         *((lambda r, task=task: task(10, 4, 0), TypeError, "rng: expected None, np.random.Gen") for task in TASKS),
     ],

@@ -4,6 +4,7 @@
     copy memory      s_1 ... s_10, T - 1 blanks, a marker, 10 blanks:              y = T + 10 blanks, s_1 ... s_10
     temporal order   E ... X or Y at t_1 ... X or Y at t_2 ... B:                  y = which of XX, XY, YX, YY
     parity           bits x_t:                                                     y_t = x_0 xor x_1 xor ... xor x_t
+    flip-flop        pulses x_t of 1 and -1 among zeros, in every channel:         y_t = the last pulse that came
 
 A memoryless net sees the number of the step and the input of that step. Its least loss is the baseline: whoever stays
 there has learned nothing that lies further back. For the adding problem the net that always answers 1 is meant.
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_dtype, check_int, check_positive_int
+from scratchrnn._validate import check_dtype, check_int, check_positive_int, check_probability
 from scratchrnn.rng import Rng, check_rng, draw_uniform
 
 Codes = NDArray[np.int64]
@@ -250,6 +251,69 @@ def parity_baseline(steps: int) -> float:
     At step 0 the answer is the bit that it sees. Later the bits before, unseen, are even or odd with probability 1/2.
     """
     return (check_positive_int("steps", steps) - 1) * math.log(2) / steps
+
+
+def flip_flop(
+    steps: int, batch: int, rng: Rng, *, bits: int = 3, probability: float = 0.5, dtype: DTypeLike = np.float32
+) -> tuple[FloatArray, FloatArray]:
+    """Which pulse came last? To be said at every step, of each channel by itself.
+
+    Parameters
+    ----------
+    steps, batch : int
+        T and B.
+    rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator
+    bits : int
+        Channels.
+    probability : float
+        Of a pulse in a channel at a step, in [0, 1]. At step 0 every channel has one, so that every answer is known.
+    dtype : float32 or float64
+
+    Returns
+    -------
+    inputs : ndarray (T, B, bits)
+        Pulses, 1 or -1 with equal probability, and 0 elsewhere.
+    targets : ndarray (T, B, bits)
+        The channel's last pulse up to and with that step, 1 or -1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size is no integer or less than 1, `probability` is none, `rng` is no generator, or another dtype.
+
+    Notes
+    -----
+    Baseline: `flip_flop_baseline(steps, probability)`. A net that keeps `bits` bits for as long as it takes has a
+    stable state for each of their 2 ** bits patterns; see `scratchrnn.dynamics.fixed_points`.
+
+    References
+    ----------
+    Sussillo, Barak, "Opening the black box", 2013, the 3-bit flip-flop. Golub, Sussillo, "FixedPointFinder", 2018 (a
+    pulse in every channel at step 0, probability 1/2).
+
+    Examples
+    --------
+    >>> inputs, targets = flip_flop(6, 2, np.random.default_rng(3), bits=1)
+    >>> inputs[:, 0, 0].tolist(), targets[:, 0, 0].tolist()
+    ([-1.0, 0.0, -1.0, 1.0, 0.0, -1.0], [-1.0, -1.0, -1.0, 1.0, 1.0, -1.0])
+    """
+    size = (check_positive_int("steps", steps), check_positive_int("batch", batch), check_positive_int("bits", bits))
+    check_probability("probability", probability)
+    kind, source = check_dtype("dtype", dtype), check_rng("rng", rng)
+    pulse = draw_uniform(source, 0.0, 1.0, size, np.float64) < probability
+    pulse[0] = True
+    sign = 2 * _draw_codes(source, 2, size) - 1
+    last = np.maximum.accumulate(np.where(pulse, np.arange(steps)[:, None, None], 0))  # (T, B, bits) step of a pulse
+    targets = np.take_along_axis(sign, last, axis=0)
+    return np.where(pulse, sign, 0).astype(kind), targets.astype(kind)
+
+
+def flip_flop_baseline(steps: int, probability: float = 0.5) -> float:
+    """Mean squared error of the memoryless net over all T steps: (T - 1) (1 - probability) / T.
+
+    It is right where there is a pulse, as at step 0. Elsewhere the answer is 1 or -1, equally likely: it says 0.
+    """
+    return (check_positive_int("steps", steps) - 1) * (1 - check_probability("probability", probability)) / steps
 
 
 def _draw_codes(rng: Rng, count: int, size: tuple[int, ...]) -> Codes:

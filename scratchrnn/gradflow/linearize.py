@@ -373,6 +373,7 @@ def step(layer: Recurrent, x: FloatArray, s: FloatArray) -> FloatArray:
 def float64_copy(layer: Recurrent) -> Recurrent:
     """A copy of the layer that computes in float64, its weights those of the original to the last bit."""
     check_one_direction(layer)
-    copy: Recurrent = type(layer)(**(layer.config() | {"dtype": np.float64}), backend=layer.backend, rng=layer.rng)
+    rng = np.random.default_rng(0)  # not the layer's own, which must not move; what it draws is overwritten
+    copy: Recurrent = type(layer)(**(layer.config() | {"dtype": np.float64}), backend=layer.backend, rng=rng)
     copy.load_state_dict({name: array.astype(np.float64) for name, array in layer.parameters.items()})
     return copy

@@ -3,6 +3,7 @@
 from scratchrnn.models.bridge import Bridge, BridgeTrace
 from scratchrnn.models.char import CELLS, CharModel, CharTrace
 from scratchrnn.models.encoder_decoder import EncoderDecoder, EncoderDecoderGradients, EncoderDecoderTrace
+from scratchrnn.models.every_step import EveryStep, EveryStepTrace
 from scratchrnn.models.last_step import LastStep, LastStepTrace
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "EncoderDecoder",
     "EncoderDecoderGradients",
     "EncoderDecoderTrace",
+    "EveryStep",
+    "EveryStepTrace",
     "LastStep",
     "LastStepTrace",
 ]

@@ -11,18 +11,16 @@ Dimensions: B batch, T time, I inputs, P state size, D directions, O outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array, describe
-from scratchrnn.layers import LSTM, RNN, Linear
+from scratchrnn._validate import check_array
 from scratchrnn.layers.linear import LinearTrace
-from scratchrnn.layers.module import Module, check_trace
-from scratchrnn.layers.wrapper import Wrapper
-from scratchrnn.models.parts import by_parts, config_of, layer_of
-from scratchrnn.rng import Rng
+from scratchrnn.layers.module import check_trace
+from scratchrnn.models.parts import by_parts
+from scratchrnn.models.readout import Readout, check_batched
 from scratchrnn.trace import Gradients, State, Trace
 
 
@@ -42,7 +40,7 @@ class LastStepTrace:
     decoder: LinearTrace
 
 
-class LastStep(Module):
+class LastStep(Readout):
     """RNN or LSTM, then Linear on its final state: a number, or logits, for each sequence.
 
     Parameters
@@ -72,30 +70,9 @@ class LastStep(Module):
     ((4, 1), (32, 8))
     """
 
-    def __init__(self, layer: RNN | LSTM | Wrapper, out_features: int, *, rng: Rng | None = None) -> None:
-        if not isinstance(layer, RNN | LSTM | Wrapper):
-            raise TypeError(f"layer: expected an RNN or LSTM; got {describe(layer)}")
-        object.__setattr__(self, "dtype", layer.dtype)
-        self.rnn = layer
-        size = layer.num_directions * layer.output_size
-        self.decoder = Linear(size, out_features, dtype=layer.dtype, rng=rng)
-        parts: dict[str, Module] = {"rnn": self.rnn, "decoder": self.decoder}
-        object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
-
-    def config(self) -> dict[str, Any]:
-        """The layer's kind and configuration, and O."""
-        return {"layer": config_of(self.rnn), "out_features": self.decoder.out_features}
-
-    @classmethod
-    def _of_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**(config | {"layer": layer_of("layer", config.get("layer"))}))
-
-    def __repr__(self) -> str:
-        return f"LastStep({self.rnn!r}, out_features={self.decoder.out_features})"
-
     def __call__(self, x: FloatArray, lengths: Any = None) -> FloatArray:
         """Inference: predictions (B, O) for x (T, B, I); keeps nothing. Arguments as in `forward`."""
-        _check_batched(x)
+        check_batched(x)
         return self.decoder(self._last(self.rnn(x, None, lengths)[1]))
 
     def forward(self, x: FloatArray, lengths: Any = None) -> LastStepTrace:
@@ -107,7 +84,7 @@ class LastStep(Module):
         lengths : sequence of int (B,), optional
             Steps of each sequence; what follows is padding.
         """
-        _check_batched(x)
+        check_batched(x)
         rnn = self.rnn.forward(x, None, lengths)
         decoder = self.decoder.forward(self._last(rnn.state))
         return LastStepTrace(decoder.output, rnn, decoder)
@@ -130,11 +107,6 @@ class LastStep(Module):
         """Final states (D·L, B, P) to those of the top layer, directions side by side: (B, D·P)."""
         top = _h(state)[-self.rnn.num_directions :]
         return np.concatenate(list(top), axis=1)
-
-
-def _check_batched(x: Any) -> None:
-    if np.ndim(x) != 3:
-        raise ValueError(f"x: expected three axes, time, batch and input; got shape {np.shape(x)}")
 
 
 def _h(state: State) -> FloatArray:
