@@ -7,9 +7,9 @@
     V_s(s) = ∂s_s/∂x_s,   V_s(t) = J_t V_s(t-1)         columns for all s < t go forward together            (2)
     ∂y_t/∂x_s = (∂y_t/∂s_t) V_s(t)                                                                           (3)
 
-Every Jacobian is exact, all of its I columns, without random directions; K, the number of outputs, costs next to nothing.
-Going back from the outputs instead would carry K rows for each t. An output cannot depend on what comes later: C[t, s] = 0
-for s > t.
+Every Jacobian is exact, all of its I columns, without random directions; K, the number of outputs, costs next to
+nothing. Going back from the outputs instead would carry K rows for each t. An output cannot depend on what comes later:
+C[t, s] = 0 for s > t.
 """
 
 from __future__ import annotations

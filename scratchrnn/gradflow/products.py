@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dgejsv
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_int
@@ -78,8 +77,8 @@ class SingularValues:
 def jacobians(trace: Trace) -> StepJacobians:
     """Form the Jacobians of all steps at once, in closed form.
 
-    They take T·B·S·(S+I) numbers, S = 2·L·H for an LSTM: 1.3 GB in float32 for 100 steps of 8 samples of 2 layers of 160
-    units. `Linearized` gives those of one step, and products with vectors that form none.
+    They take T·B·S·(S+I) numbers, with S = 2·L·H for an LSTM: 1.3 GB in float32 for 100 steps of 8 samples of 2 layers
+    of 160 units. `Linearized` gives those of one step, and products with vectors that form none.
 
     Parameters
     ----------
@@ -132,8 +131,9 @@ def singular_values(
     Notes
     -----
     Each σ_i is accurate by itself, as long as each single step is well conditioned: e^-255 to ten digits, in a product
-    over 60 steps whose largest is e^-12. From a float32 trace the Jacobians carry its seven digits into that. Where a product has lower rank, as with relu units that are off, the last values are exactly 0 (-inf). So are
-    those of less than 1e-300 σ_1. A NaN in a sample's steps makes all of its values NaN.
+    over 60 steps whose largest is e^-12. From a float32 trace the Jacobians carry its seven digits into that. Where a
+    product has lower rank, as with relu units that are off, the last values are exactly 0 (-inf). So are those of less
+    than 1e-300 σ_1. A NaN in a sample's steps makes all of its values NaN.
 
     References
     ----------
@@ -225,6 +225,8 @@ def _graded(factors: Iterable[FloatArray]) -> tuple[FloatArray, FloatArray]:  # 
 
 def _graded_singular_values(log_d: FloatArray, u: FloatArray) -> FloatArray:  # (K,), (K, K) -> (K,)
     """Logarithms of the singular values of D U."""
+    from scipy.linalg.lapack import dgejsv  # only when asked for: SciPy brings a BLAS of its own
+
     top = log_d.max()
     if top == -np.inf:
         return np.full(len(log_d), -np.inf)
