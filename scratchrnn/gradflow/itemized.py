@@ -19,9 +19,9 @@ negative where a loss pulls against the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from scratchrnn._validate import check_array, check_int, check_positive_int, des
 from scratchrnn.gradflow.per_step import factors, norms, product_norms, triangles
 from scratchrnn.layers import edge
 from scratchrnn.layers.stack import Recurrent
-from scratchrnn.trace import LayerGradients, LayerTrace, State, Trace, zero_padding
+from scratchrnn.trace import Gradients, LayerTrace, Trace, zero_padding
 
 # losses that go back together are this many of T at most: prefixes of like length waste little on each other
 GROUPS = 8
@@ -122,11 +122,13 @@ class Itemized:
         layers = len(self.along)
         along = self.along[check_int("layer", layer, least=-layers, most=layers - 1)]  # (T, T, B)
         steps = len(along)
-        counted = np.arange(steps)[:, None] < self.lengths - reach  # (T, B)
-        later = np.array(
-            [np.diagonal(along, -d, axis1=0, axis2=1).sum(axis=1, where=counted.T[:, : steps - d]) for d in range(steps)]
+        counted = np.arange(steps) < self.lengths[:, None] - reach  # (B, T)
+        by_distance = np.array(  # d = t - k
+            [np.diagonal(along, -d, 0, 1).sum(where=counted[:, : steps - d]) for d in range(steps)]
         )
-        raise NotImplementedError
+        from_there_on = np.cumsum(by_distance[::-1])[::-1]
+        with np.errstate(all="ignore"):
+            return np.append(from_there_on[1:], 0.0)[: reach + 1] / from_there_on[0]
 
 
 def itemized(
@@ -187,4 +189,156 @@ def itemized(
     >>> np.allclose(items.vectors.h[0].sum(axis=0), lstm.backward(trace, d_output).h[1:, 1])
     True
     """
-    raise NotImplementedError
+    d = _check(layer, trace, d_output)  # (T, B, P)
+    steps, batch, _ = d.shape
+    if sample is not None:
+        sample = check_int("sample", sample, least=0, most=batch - 1)
+    memory = check_positive_int("memory", memory)
+
+    result = _Result(trace, layer.backward(trace, d_output), sample)
+    gates = [trace[n].gates if layer.cell.has_c else None for n in range(layer.num_layers)]
+    at_once = max(1, min(-(-steps // GROUPS), memory // _bytes_per_loss(trace)))
+    for first in range(0, steps, at_once):
+        losses = slice(first, min(first + at_once, steps))
+        d_h_n = np.zeros((layer.num_layers, (losses.stop - first) * batch, layer.output_size), layer.dtype)
+        d_h_n[-1] = d[losses].reshape(d_h_n.shape[1:])
+        d_state: Any = (d_h_n, None) if layer.cell.has_c else d_h_n
+        result.put(losses, layer.backward(_prefixes(trace, gates, losses), d_state=d_state))
+    return result.itemized()
+
+
+class _Result:
+    """The arrays of `Itemized`, written group by group."""
+
+    def __init__(self, trace: Trace, whole: Gradients, sample: int | None) -> None:
+        parts = [trace[n] for n in range(len(trace.layers))]
+        (steps, batch, inputs), dtype, layers = parts[0].input.shape, parts[0].h.dtype, len(parts)
+        self.trace, self.sample, self.has_c = trace, sample, trace.cell == "lstm"
+        self.triangles = [(one, triangles(one)) for one in factors(trace)]
+        with np.errstate(all="ignore"):
+            self.units = [_unit(whole[n].h[1:]) for n in range(layers)]  # u_k of (3), (T, B, P) each
+
+        self.input = np.zeros((steps, steps, batch))
+        self.h, self.along = np.zeros((2, layers, *self.input.shape))
+        self.c = np.zeros_like(self.h) if self.has_c else None
+        self.weights = {one.name: np.zeros((steps, steps)) for one, _ in self.triangles}
+        self.vectors: ItemVectors | None = None
+        if sample is not None:
+            each, (size, hidden) = (
+                (layers, steps, steps),
+                (parts[0].h.shape[2], whole[0].c.shape[2] if self.has_c else 0),
+            )
+            self.vectors = ItemVectors(
+                input=np.zeros((steps, steps, inputs), dtype),
+                h=np.zeros((*each, size), dtype),
+                c=np.zeros((*each, hidden), dtype) if self.has_c else None,
+                a=np.zeros((*each, len(trace.parameters["weight_ih_l0"])), dtype),
+                h_0=np.zeros((layers, steps, size), dtype),
+                c_0=np.zeros((layers, steps, hidden), dtype) if self.has_c else None,
+            )
+
+    def put(self, losses: slice, grads: Gradients) -> None:
+        """Enter what these losses add, from the backward pass of their prefixes."""
+        into = losses, slice(losses.stop)
+        count, batch = losses.stop - losses.start, len(self.trace.lengths)
+        past = np.arange(losses.stop) <= np.arange(losses.start, losses.stop)[:, None]  # k ≤ t
+
+        def split(d: FloatArray) -> FloatArray:  # (T', n·B, ·) to (n, T', B, ·)
+            return d.reshape(len(d), count, batch, -1).swapaxes(0, 1)
+
+        dx = split(edge.time_major(cast(FloatArray, grads.input), batch_first=self.trace.batch_first, batched=True))
+        self.input[into] = norms(dx)
+        for n, unit in enumerate(self.units):
+            dh = split(grads[n].h[1:])
+            self.h[n][into] = norms(dh)
+            with np.errstate(all="ignore"):
+                along = np.einsum("tkbp,kbp->tkb", dh, unit[: losses.stop])  # (3)
+            self.along[n][into] = np.where(past[:, :, None], along, 0.0)
+            if self.c is not None:
+                self.c[n][into] = norms(split(grads[n].c[1:]))
+        for one, triangle in self.triangles:
+            left = one.left(grads[one.key]).reshape(losses.stop, count, batch, -1)
+            self.weights[one.name][into] = np.where(past, product_norms(left, triangle[: losses.stop]).T, 0.0)
+        if self.vectors is None:
+            return
+        own = slice(self.sample, None, batch)  # this sample's prefixes
+        self.vectors.input[into] = dx[:, :, self.sample]
+        for n in range(len(self.units)):
+            d = grads[n]
+            self.vectors.h[n][into] = split(d.h[1:])[:, :, self.sample]
+            self.vectors.a[n][into] = split(d.a)[:, :, self.sample]
+            self.vectors.h_0[n, losses] = d.h[0, own]
+            if self.vectors.c is not None and self.vectors.c_0 is not None:
+                self.vectors.c[n][into] = split(d.c[1:])[:, :, self.sample]
+                self.vectors.c_0[n, losses] = d.c[0, own]
+
+    def itemized(self) -> Itemized:
+        """What was entered."""
+        return Itemized(self.input, self.h, self.c, self.along, self.weights, self.trace.lengths, self.vectors)
+
+
+def _check(layer: Any, trace: Any, d_output: Any) -> FloatArray:
+    """d_output as (T, B, P), once all three are known to be right."""
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer: expected an RNN or LSTM layer; got {describe(layer)}")
+    if layer.bidirectional:
+        raise ValueError(
+            "layer: expected one direction; got bidirectional=True. The reverse direction carries each loss to later "
+            "steps too, so that no loss belongs to a prefix: itemise a layer of one direction"
+        )
+    layer._check_trace(trace, Trace)
+    if not len(trace.lengths):
+        raise ValueError("trace: expected at least one sequence; got a batch of 0")
+    check_array("d_output", d_output, shape=trace.output.shape, dtype=layer.dtype, why="of the trace's output")
+    return edge.time_major(d_output, batch_first=layer.batch_first, batched=trace.batched)
+
+
+def _prefixes(
+    trace: Trace,
+    gates: Sequence[FloatArray | None],  # (T, B, 4H) of each layer of an LSTM
+    losses: slice,
+) -> Trace:
+    """Every sequence as far as step t, for each of these t: n·B of them, as if forward had read no more."""
+    ends = np.arange(losses.start, losses.stop)[:, None]
+    lengths = np.where(ends < trace.lengths, ends + 1, 0).ravel()  # no prefix for a loss on padding
+    count = len(ends)
+
+    def steps_of(array: FloatArray | None) -> Any:  # (T, B, ·) to (T', n·B, ·)
+        if array is None:
+            return None
+        copies = np.tile(array[: losses.stop], (1, count, 1))
+        zero_padding(copies, lengths)
+        return copies
+
+    def slots_of(array: FloatArray | None) -> Any:  # (T+1, B, ·) to (T'+1, n·B, ·)
+        if array is None:
+            return None
+        copies = np.tile(array[: losses.stop + 1], (1, count, 1))
+        zero_padding(copies[1:], lengths)
+        return copies
+
+    layers = {
+        key: LayerTrace(
+            slots_of(one.h), steps_of(one.input), lengths, False, False, slots_of(one._c), steps_of(g), one._recompute
+        )
+        for (key, one), g in zip(trace.layers.items(), gates, strict=True)
+    }
+    output = edge.leave_output(layers[len(gates) - 1, "forward"].h[1:], batch_first=trace.batch_first, batched=True)
+    masks = tuple(map(steps_of, trace.dropout_masks))
+    return replace(trace, output=output, layers=layers, lengths=lengths, dropout_masks=masks, batched=True)
+
+
+def _unit(d: FloatArray) -> FloatArray:
+    """d / ‖d‖ over the last axis, in float64; zero where d is."""
+    size = norms(d)[..., None]
+    return d / np.where(size == 0, 1.0, size)
+
+
+def _bytes_per_loss(trace: Trace) -> int:
+    """Bytes that a loss at the last step takes: a copy of what forward kept, its gradient, products in float64."""
+    per_step = 0
+    for n in range(len(trace.layers)):
+        part, rows = trace[n], len(trace.parameters[f"weight_ih_l{n}"])
+        states = part.h.shape[2] + (part.c.shape[2] if trace.cell == "lstm" else 0)
+        per_step += 2 * part.h.itemsize * (part.input.shape[2] + states + rows) + 8 * 3 * rows
+    return per_step * (len(trace[0].input) + 1) * len(trace.lengths)

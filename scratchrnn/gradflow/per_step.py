@@ -62,17 +62,21 @@ def unprojected(part: LayerTrace) -> FloatArray:
 
 def norms(d: FloatArray) -> FloatArray:
     """Euclidean norm over the last axis, in float64."""
-    if d.dtype == np.float32:  # whose squares float64 can hold
-        d = d.astype(np.float64)
-        return np.sqrt(np.einsum("...i,...i->...", d, d))
-    with np.errstate(over="ignore"):
-        return np.hypot.reduce(d, axis=-1)  # the square of 1e-200 is zero
+    d = d.astype(np.float64, copy=False)
+    safe = np.finfo(np.float64).tiny / np.finfo(np.float64).eps
+    with np.errstate(all="ignore"):
+        squares: Any = np.einsum("...i,...i->...", d, d)
+        lost = ((squares < safe) & d.any(axis=-1)) | (squares == np.inf)  # the square of 1e-200 is zero
+        found = np.sqrt(squares)
+        found[lost] = np.hypot.reduce(d[lost], axis=-1)
+    return found
 
 
 def triangles(factor: Factor) -> FloatArray:
     """U_k of R_kᵀ = Q U, (T, r, B) with r ≤ B, in float64."""
     with np.errstate(all="ignore"):
-        return np.linalg.qr(factor.right.astype(np.float64).swapaxes(1, 2), mode="r")
+        triangle: Any = np.linalg.qr(factor.right.astype(np.float64).swapaxes(1, 2), mode="r")
+    return triangle
 
 
 def product_norms(
@@ -83,7 +87,7 @@ def product_norms(
     steps, rank, batch = triangle.shape
     between = (1,) * (left.ndim - 3)
     with np.errstate(all="ignore"):
-        product = triangle.reshape(steps, *between, rank, batch) @ left.astype(np.float64)
+        product = triangle.reshape(steps, *between, rank, batch) @ left.astype(np.float64, copy=False)
     return norms(product.reshape(*product.shape[:-2], -1))
 
 
