@@ -16,6 +16,7 @@ import torch
 
 import scratchrnn as srnn
 from scratchrnn.gradflow import Itemized, itemized, weight_gradient_norms, weight_gradients_at
+from scratchrnn.gradflow.itemized import _prefixes
 from scratchrnn.testing import TOLERANCE, assert_close
 
 EXACT = TOLERANCE["float64"]
@@ -360,18 +361,31 @@ def test_the_norm_of_what_nearly_cancels_is_exact() -> None:
 
 def test_nan_reaches_no_loss_before_it(rng: np.random.Generator) -> None:
     lstm = srnn.LSTM(I, H, dtype=np.float64, rng=rng)
-    x = rng.standard_normal((T, B, I))
-    d_output = rng.standard_normal((T, B, H))
+    x = rng.standard_normal((20, B, I))  # three losses go back together
+    d_output = rng.standard_normal((20, B, H))
     clean = itemized(lstm, lstm.forward(x), d_output)
     x[4, 1] = np.nan
     got = itemized(lstm, lstm.forward(x), d_output)
     assert_close("before", got.h[0, :4], clean.h[0, :4], rel=EXACT)
     assert_close("other samples", got.h[0][:, :, [0, 2]], clean.h[0][:, :, [0, 2]], rel=EXACT)
     assert np.isnan(got.h[0, 5, 3, 1])
-    assert not got.h[0][np.triu_indices(T, 1)].any()
-    assert not got.along[0][np.triu_indices(T, 1)].any()
+    assert not got.h[0][np.triu_indices(20, 1)].any()
+    assert not got.along[0][np.triu_indices(20, 1)].any()
     assert_close("weights", got.weights["weight_hh_l0"][:4], clean.weights["weight_hh_l0"][:4], rel=EXACT)
     assert np.isnan(got.weights["weight_hh_l0"][5, 5])
+
+
+def test_prefixes_are_what_forward_makes_of_them(rng: np.random.Generator) -> None:
+    lstm = srnn.LSTM(I, H, 2, dtype=np.float64, rng=rng)
+    x = rng.standard_normal((T, B, I))
+    trace = lstm.forward(x)
+    got = _prefixes(trace, [trace[0].gates, trace[1].gates], slice(3, 5))
+    want = lstm.forward(np.tile(x[:5], (1, 2, 1)), lengths=[4, 4, 4, 5, 5, 5])
+    assert got.lengths.tolist() == want.lengths.tolist()
+    assert_close("output", got.output, want.output, rel=0)
+    for n in range(2):
+        for name in ("h", "c", "gates", "input"):
+            assert_close(name, getattr(got[n], name), getattr(want[n], name), rel=EXACT)
 
 
 def test_memory_is_bounded(rng: np.random.Generator) -> None:
