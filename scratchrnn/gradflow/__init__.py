@@ -2,10 +2,12 @@
 
 from scratchrnn.gradflow.connectivity import Connectivity, connectivity
 from scratchrnn.gradflow.distance import Decay, GradientByDistance, gradient_by_distance, measure_decay
+from scratchrnn.gradflow.itemized import Itemized, ItemVectors, itemized
 from scratchrnn.gradflow.linearize import Linearized, linearize_at
 from scratchrnn.gradflow.lyapunov import LyapunovSpectrum, lyapunov_spectrum, mean_field_exponent
 from scratchrnn.gradflow.memory import EffectiveMemory, effective_memory
 from scratchrnn.gradflow.paths import ForgetProduct, PathsByDistance, PathSplit, forget_product, split_paths
+from scratchrnn.gradflow.per_step import weight_gradient_norms, weight_gradients_at
 from scratchrnn.gradflow.probes import TaskProbe, TextProbe
 from scratchrnn.gradflow.products import SingularValues, StepJacobians, jacobians, singular_values
 from scratchrnn.gradflow.recorder import GradientFlow, GradientFlowRecorder
@@ -18,6 +20,8 @@ __all__ = [
     "GradientByDistance",
     "GradientFlow",
     "GradientFlowRecorder",
+    "ItemVectors",
+    "Itemized",
     "Linearized",
     "LyapunovSpectrum",
     "PathSplit",
@@ -30,6 +34,7 @@ __all__ = [
     "effective_memory",
     "forget_product",
     "gradient_by_distance",
+    "itemized",
     "jacobians",
     "linearize_at",
     "lyapunov_spectrum",
@@ -37,4 +42,6 @@ __all__ = [
     "measure_decay",
     "singular_values",
     "split_paths",
+    "weight_gradient_norms",
+    "weight_gradients_at",
 ]
