@@ -19,7 +19,7 @@
                                    gradient_norms [mean; index: time step], and the medians by_distance,
                                    state_by_distance, cell_by_distance
         saturation                 threshold, low, high, rate, mean_derivative; h, i, f, o, g, tanh_c: left and right
-                                   share over all units, and per unit
+                                   share over all units, per unit, and per step
         states                     text, h, c: a row of hidden units for each character
       sample, known_words          what the model writes after the prompt; share of its words that occur in the text
     files                          of the folder
