@@ -23,13 +23,15 @@ from scratchrnn.plots._style import (
     SKY,
     TRACK,
     VERMILION,
+    empty_figure,
     figure,
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.content import projection
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
-from scratchrnn.plots.saturation import saturation_bars, saturation_gates
-from scratchrnn.plots.states import hidden_states
+from scratchrnn.plots.saturation import saturation_bars, saturation_by_step, saturation_gates
+from scratchrnn.plots.states import evolution, hidden_states
 from scratchrnn.plots.training import loss_curves
 
 __all__ = [
@@ -47,11 +49,15 @@ __all__ = [
     "TRACK",
     "UNKNOWN",
     "VERMILION",
+    "empty_figure",
+    "evolution",
     "figure",
     "gradient_by_distance",
     "hidden_states",
     "loss_curves",
+    "projection",
     "saturation_bars",
+    "saturation_by_step",
     "saturation_gates",
     "style",
     "truncation_bias",
