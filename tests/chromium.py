@@ -104,7 +104,9 @@ class Chromium:
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in {"error", "warning"}:
             self.errors.append(parameters["entry"]["text"])
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, *, scheme: str = "light", touch: bool = False) -> None:
+    def open(
+        self, path: Path, width: int = 1280, height: int = 900, *, scheme: str = "light", touch: bool = False
+    ) -> None:
         """Load a file in a window of this size and colour scheme."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
@@ -126,7 +128,9 @@ class Chromium:
         """A point within an element, by shares of its width and height, after scrolling it into view."""
         where = f"document.querySelector({json.dumps(selector)})"
         self.js(f"{where}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        left, top, width, height = self.js(f"(r => [r.left, r.top, r.width, r.height])({where}.getBoundingClientRect())")
+        left, top, width, height = self.js(
+            f"(r => [r.left, r.top, r.width, r.height])({where}.getBoundingClientRect())"
+        )
         return left + x * width, top + y * height
 
     def hover(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:

@@ -75,6 +75,35 @@ def test_lstm_by_hand(options: dict[str, int], dtype: Any, rng: np.random.Genera
             assert got.dead_share is None
 
 
+def test_shares_by_step_are_in_the_inputs_order_of_time(rng: np.random.Generator) -> None:
+    lstm = wide("lstm", 3, 7, 2, bidirectional=True, dtype=np.float64, rng=rng)
+    lengths = [4, 11, 9, 1, 11]  # two steps of the batch are read by none
+    x = 3 * rng.standard_normal((13, 5, 3))
+    trace = lstm.forward(x, lengths=lengths)
+    for direction in ("forward", "reverse"):
+        got = saturation(trace, layer=1, direction=direction, threshold=0.5, low=0.3, high=0.6)
+        part = trace[1, direction]
+        ranges = {"h": (got.h, -0.5, 0.5), "f": (got.gates["f"], 0.3, 0.6), "g": (got.g, -0.5, 0.5)}
+        for name, (ends, low, high) in ranges.items():
+            assert ends is not None
+            assert ends.left_by_step.shape == ends.right_by_step.shape == (11,)
+            values = getattr(part, name)[1:] if name == "h" else getattr(part, name)
+            for t in range(11):
+                # the reverse direction reads x[t] of a sequence of n steps at its own step n - 1 - t
+                slots = [(n - 1 - t if part.reverse else t, b) for b, n in enumerate(lengths) if t < n]
+                seen = np.concatenate([values[slot, b] for slot, b in slots])
+                assert ends.left_by_step[t] == pytest.approx(np.mean(seen < low), rel=1e-12), (name, t)
+                assert ends.right_by_step[t] == pytest.approx(np.mean(seen > high), rel=1e-12), (name, t)
+            weight = 7 * np.array([sum(t < n for n in lengths) for t in range(11)])
+            assert ends.left_share == pytest.approx(np.average(ends.left_by_step, weights=weight), rel=1e-12)
+
+
+def test_a_step_of_nothing_but_nan_has_no_share() -> None:
+    found = saturation(planted([[1.0, -1.0], [np.nan, np.nan], [1.0, np.nan]]))
+    np.testing.assert_array_equal(found.h.right_by_step, [0.5, np.nan, 1])
+    np.testing.assert_array_equal(found.h.left_by_step, [0.5, np.nan, 0])
+
+
 def test_rnn_figures_are_those_of_torch() -> None:
     rng = np.random.default_rng(3)
     rnn = wide("rnn", 3, 8, rng=rng, batch_first=True)
@@ -189,6 +218,8 @@ def test_bad_arguments(options: dict[str, Any], error: type[Exception], message:
 def test_bad_traces() -> None:
     rnn = srnn.RNN(2, 3)
     trace = rnn.forward(np.zeros((4, 1, 2), np.float32))
+    with pytest.raises(IndexError, match="no layer 0 in direction 'reverse'"):
+        saturation(trace, direction="reverse")
     with pytest.raises(TypeError, match="trace: expected what forward of a layer returned"):
         saturation(trace.output)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="trace: expected at least one sequence; got a batch of 0"):

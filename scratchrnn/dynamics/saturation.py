@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_probability, check_real, describe
-from scratchrnn.trace import LayerTrace, Trace
+from scratchrnn._validate import check_probability, check_real
+from scratchrnn.dynamics.which import choose, own_steps
+from scratchrnn.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +30,19 @@ class Ends:
     ----------
     left, right : ndarray (H,), float64
         Per unit, over all steps of all sequences.
+    left_by_step, right_by_step : ndarray (T,), float64
+        Per step in the input's order of time, over all units of the sequences that have this step; T is that of the
+        longest one.
     left_share, right_share : float
-        Over all units as well.
+        Over everything.
     nan_count : int
         Values that are NaN.
     """
 
     left: FloatArray
     right: FloatArray
+    left_by_step: FloatArray
+    right_by_step: FloatArray
     left_share: float
     right_share: float
     nan_count: int
@@ -60,7 +66,7 @@ class Saturation:
     nan_count : int
         Values of h that are NaN.
     h : Ends
-        Per unit; `rate` is its `share`.
+        Per unit and per step; `rate` is its `share`.
     gates : mapping "i", "f", "o" -> Ends
         Of an LSTM; empty for an RNN.
     g, tanh_c : Ends or None
@@ -153,70 +159,72 @@ def saturation(
     >>> found.gates["f"].right, found.gates["f"].left_share, found.rate
     (array([1., 1., 1., 1.]), 0.0, 0.0)
     """
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace: expected what forward of a layer returned; got {describe(trace)}")
-    part = _choose(trace, layer, direction)
+    part = choose(trace, layer, direction)
     threshold = check_real("threshold", threshold, least=0.0)
     low, high = check_probability("low", low), check_probability("high", high)
     if low > high:
         raise ValueError(f"low: expected at most high={high}; got {low}")
-    steps = np.arange(len(part.input))[:, None] < part.lengths  # (T, B)
-    if not steps.any():
-        raise ValueError("trace: expected at least one sequence; got a batch of 0")
-
-    h = part.h[1:][steps]  # (N, P), N the number of steps that are no padding
-    magnitude = np.abs(h[~np.isnan(h)])
-    ends = _ends(h, -threshold, threshold)
+    steps = own_steps(part)  # (T, B)
     lstm = trace.cell == "lstm"
-    tanh_c = np.tanh(part.c[1:][steps]) if lstm else None
-    if tanh_c is not None:
-        derivative = 1 - tanh_c**2
-    elif trace.cell == "rnn_relu":
-        derivative = np.where(np.isnan(h), h, h > 0)
-    else:
-        derivative = 1 - h**2
-    unit_derivative, mean_derivative = _mean(derivative)
+
+    def in_time(array: FloatArray) -> FloatArray:  # (T, B, H)
+        return part.by_time(array)[: len(steps)]
+
+    h = in_time(part.h[1:])
+    tanh_c = np.tanh(in_time(part.c[1:])) if lstm else None
     # taken once: a minimal trace computes its gates at each access
-    gates = dict(zip("ifgo", np.split(part.gates[steps], 4, axis=-1), strict=True)) if lstm else {}
+    gates = dict(zip("ifgo", np.split(in_time(part.gates), 4, axis=-1), strict=True)) if lstm else {}
+    own = h[steps]  # (N, P), N the number of steps that are no padding
+    magnitude = np.abs(own[~np.isnan(own)])
+    if tanh_c is not None:
+        derivative = 1 - tanh_c[steps] ** 2
+    elif trace.cell == "rnn_relu":
+        derivative = np.where(np.isnan(own), own, own > 0)
+    else:
+        derivative = 1 - own**2
+    unit_derivative, mean_derivative = _mean(derivative)
+    ends = _ends(h, steps, -threshold, threshold)
     return Saturation(
         rate=ends.share,
         mean_abs=float(magnitude.mean(dtype=np.float64)) if magnitude.size else float("nan"),
         max_abs=float(magnitude.max()) if magnitude.size else float("nan"),
         nan_count=ends.nan_count,
         h=ends,
-        gates={name: _ends(gates[name], low, high) for name in "ifo"} if lstm else {},
-        g=_ends(gates["g"], -threshold, threshold) if lstm else None,
-        tanh_c=None if tanh_c is None else _ends(tanh_c, -threshold, threshold),
+        gates={name: _ends(gates[name], steps, low, high) for name in "ifo"} if lstm else {},
+        g=_ends(gates["g"], steps, -threshold, threshold) if lstm else None,
+        tanh_c=None if tanh_c is None else _ends(tanh_c, steps, -threshold, threshold),
         unit_derivative=unit_derivative,
         mean_derivative=mean_derivative,
-        dead=(h == 0).all(axis=0) if trace.cell == "rnn_relu" else None,
+        dead=(own == 0).all(axis=0) if trace.cell == "rnn_relu" else None,
         threshold=threshold,
         low=low,
         high=high,
     )
 
 
-def _choose(trace: Trace, layer: int | None, direction: str) -> LayerTrace:
-    if layer is not None:
-        return trace[layer, direction]
-    if len(trace.layers) > 1:
-        raise ValueError(
-            f"layer: expected to be given, since there are {len(trace.layers)} layers and directions; "
-            "as in saturation(trace, layer=0, direction='forward')"
-        )
-    return next(iter(trace.layers.values()))
-
-
 def _ends(
-    values: FloatArray,  # (N, H)
+    values: FloatArray,  # (T, B, H)
+    steps: BoolArray,  # (T, B)
     low: float,
     high: float,
 ) -> Ends:
-    unknown = np.isnan(values)
-    known = np.where(unknown, values, 1.0)  # NaN keeps a value out of the means below
-    left, left_share = _mean(np.where(values < low, 1.0, 0.0) * known)
-    right, right_share = _mean(np.where(values > high, 1.0, 0.0) * known)
-    return Ends(left, right, left_share, right_share, int(unknown.sum()))
+    known = steps[:, :, None] & ~np.isnan(values)
+    left, right = known & (values < low), known & (values > high)
+
+    def share(of: BoolArray, axes: tuple[int, ...]) -> FloatArray:
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is known
+            return of.sum(axis=axes) / known.sum(axis=axes)
+
+    unit, step, all_of_it = (0, 1), (1, 2), (0, 1, 2)
+    return Ends(
+        left=share(left, unit),
+        right=share(right, unit),
+        left_by_step=share(left, step),
+        right_by_step=share(right, step),
+        left_share=float(share(left, all_of_it)),
+        right_share=float(share(right, all_of_it)),
+        nan_count=int(steps.sum()) * values.shape[2] - int(known.sum()),
+    )
 
 
 def _mean(values: FloatArray) -> tuple[FloatArray, float]:

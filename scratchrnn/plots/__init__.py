@@ -23,16 +23,18 @@ from scratchrnn.plots._style import (
     SKY,
     TRACK,
     VERMILION,
+    empty_figure,
     figure,
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.comparison import by_setting
+from scratchrnn.plots.content import projection
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.paths import forget_product, gradient_paths
 from scratchrnn.plots.recorder import gradient_over_training, memory_over_training
-from scratchrnn.plots.saturation import saturation_bars, saturation_gates
-from scratchrnn.plots.states import hidden_states
+from scratchrnn.plots.saturation import saturation_bars, saturation_by_step, saturation_gates
+from scratchrnn.plots.states import evolution, hidden_states
 from scratchrnn.plots.training import loss_curves
 
 __all__ = [
@@ -51,6 +53,8 @@ __all__ = [
     "UNKNOWN",
     "VERMILION",
     "by_setting",
+    "empty_figure",
+    "evolution",
     "figure",
     "forget_product",
     "gradient_by_distance",
@@ -59,7 +63,9 @@ __all__ = [
     "hidden_states",
     "loss_curves",
     "memory_over_training",
+    "projection",
     "saturation_bars",
+    "saturation_by_step",
     "saturation_gates",
     "style",
     "truncation_bias",

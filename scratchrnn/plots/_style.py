@@ -56,8 +56,14 @@ def style() -> Iterator[None]:
 @style()
 def figure(width: float = 7.0, height: float = 3.6) -> tuple[Figure, Axes]:
     """Create a figure of `width` by `height` inches, 100 pixels each, with one axes and the look of `style`."""
-    made = Figure(figsize=(check_real("width", width, above=0), check_real("height", height, above=0)))
+    made = empty_figure(width, height)
     return made, made.subplots()
+
+
+@style()
+def empty_figure(width: float = 7.0, height: float = 7.0) -> Figure:
+    """Create a figure as `figure` does, without axes: for what draws several below one another."""
+    return Figure(figsize=(check_real("width", width, above=0), check_real("height", height, above=0)))
 
 
 def colors_of(curves: Mapping[str, Any], given: Sequence[str] | None = None) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._validate import describe
 
@@ -120,3 +121,15 @@ def label_steps(ax: Axes, texts: Sequence[str]) -> bool:
         label.set_parse_math(False)
     ax.set_xlabel("Read at each step")
     return True
+
+
+def check_labels(labels: Sequence[str] | None, steps: int) -> None:
+    if labels is not None and len(labels) != steps:
+        raise ValueError(f"labels: expected {steps}, one for each step; got {len(labels)}")
+
+
+def name_steps(ax: Axes, labels: Sequence[str] | None) -> None:
+    """Labels below the steps where they fit, else the steps' numbers."""
+    if labels is None or not label_steps(ax, [visible(text) for text in labels]):
+        ax.set_xlabel("Time step")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from scratchrnn._validate import describe
 from scratchrnn.dynamics import Ends, Saturation
-from scratchrnn.plots._style import BLUE, FAINT, GREEN, HIGH, LOW, MUTED, ORANGE, TRACK, check_curves, frame, style
+from scratchrnn.plots._style import BLUE, FAINT, GREEN, HIGH, INK, LOW, MUTED, ORANGE, TRACK, check_curves, frame, style
+from scratchrnn.plots._text import check_labels, name_steps
 
 _GATES = {"i": "input", "f": "forget", "o": "output"}
 
@@ -70,12 +73,9 @@ def saturation_bars(ax: Axes, saturations: Mapping[str, Saturation]) -> None:
     at = 0.0
     for label, saturation in saturations.items():
         _check_saturation(f"saturations[{label!r}]", saturation)
-        parts = {"h": saturation.h, "tanh c": saturation.tanh_c}
-        parts |= {f"{_GATES[gate]} gate": ends for gate, ends in saturation.gates.items()}
-        for name, ends in parts.items():
-            if ends is not None:
-                rows.append((at, f"{label} {name}", ends))
-                at += 1
+        for name, ends in _parts(saturation).items():
+            rows.append((at, f"{label} {name}", ends))
+            at += 1
         at += 0.4  # between nets
     limits = {(one.threshold, one.low, one.high) for one in saturations.values()}
     if len(limits) > 1:
@@ -101,15 +101,77 @@ def saturation_bars(ax: Axes, saturations: Mapping[str, Saturation]) -> None:
                 textcoords="offset points", color="white" if inside else color, weight="bold",
                 ha="left" if sign > 0 else "right", va="center",
             )  # fmt: skip
-    threshold, low, high = limits.pop()
-    for edge, side, text, color in (
-        (0.0, "left", f"lower end (< −{threshold:g}; gate < {low:g})", LOW),
-        (1.0, "right", f"upper end (> {threshold:g}; gate > {high:g})", HIGH),
-    ):
+    low, high = _end_names(*limits.pop())
+    for edge, side, text, color in ((0.0, "left", low, LOW), (1.0, "right", high, HIGH)):
         ax.annotate(
             text, (edge, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", color=color, weight="bold",
             ha=side,
         )  # fmt: skip
+
+
+@style()
+def saturation_by_step(figure: Figure, saturation: Saturation, labels: Sequence[str] | None = None) -> list[Axes]:
+    """Draw for h, and an LSTM's gates and tanh(c), which share of the units sits at either end at each step.
+
+    Upwards the share at the upper end (gate open), downwards that at the lower end (gate closed).
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        An empty one; about an inch of height for each panel, of which there are five for an LSTM.
+    saturation : Saturation
+    labels : sequence of str (T,), optional
+        What was read at each step, where the batch was one sequence; as in `hidden_states`.
+
+    Returns
+    -------
+    list of Axes
+        A panel for each part, from the top.
+
+    Raises
+    ------
+    ValueError
+        Labels of another number.
+    TypeError
+        Not a saturation.
+    """
+    _check_saturation("saturation", saturation)
+    steps = np.arange(len(saturation.h.left_by_step))
+    check_labels(labels, len(steps))
+    parts = _parts(saturation)
+    panels = list(figure.subplots(len(parts), 1, sharex=True, sharey=True, squeeze=False)[:, 0])
+    for ax, (name, ends) in zip(panels, parts.items(), strict=True):
+        for share, sign, color in ((ends.right_by_step, 1, HIGH), (ends.left_by_step, -1, LOW)):
+            ax.bar(steps, sign * share, width=1.0, color=color, linewidth=0)
+        ax.axhline(0, color=INK, linewidth=0.8)
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+        frame(ax)
+        ax.spines["bottom"].set_visible(False)
+        ax.tick_params(axis="x", length=0, labelbottom=False)
+    ax = panels[-1]
+    ax.set_xlim(-0.5, len(steps) - 0.5)
+    ax.set_ylim(-1, 1)
+    ax.set_yticks([-1, 0, 1], ["100%", "0", "100%"])
+    ax.tick_params(axis="x", labelbottom=True)
+    name_steps(ax, labels)
+    low, high = _end_names(saturation.threshold, saturation.low, saturation.high)
+    for side, text, color, at in (("left", f"↓ {low}", LOW, 0.0), ("right", f"↑ {high}", HIGH, 1.0)):
+        panels[0].annotate(
+            text, (at, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", color=color, weight="bold",
+            ha=side,
+        )  # fmt: skip
+    return panels
+
+
+def _parts(saturation: Saturation) -> dict[str, Ends]:
+    """What there is to draw, by its name in figures."""
+    gates = {f"{_GATES[gate]} gate": ends for gate, ends in saturation.gates.items()}
+    return {"h": saturation.h} | ({} if saturation.tanh_c is None else {"tanh c": saturation.tanh_c}) | gates
+
+
+def _end_names(threshold: float, low: float, high: float) -> tuple[str, str]:
+    """What the lower and the upper end are."""
+    return f"lower end (< −{threshold:g}; gate < {low:g})", f"upper end (> {threshold:g}; gate > {high:g})"
 
 
 def _check_saturation(name: str, value: Any) -> None:

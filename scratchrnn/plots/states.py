@@ -7,12 +7,20 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array, check_real
+from scratchrnn._validate import check_array, check_real, describe
+from scratchrnn.dynamics import Evolution
 from scratchrnn.plots._style import style
-from scratchrnn.plots._text import label_steps, visible
+from scratchrnn.plots._text import check_labels, name_steps
+
+_NAMES = {
+    "h": "Hidden state h", "c": "Cell state c", "i": "Input gate", "f": "Forget gate", "g": "Candidate g",
+    "o": "Output gate",
+}  # fmt: skip
 
 
 @style()
@@ -49,22 +57,83 @@ def hidden_states(
     check_array("states", states)
     if states.ndim != 2 or not states.size:
         raise ValueError(f"states: expected shape (T, H), one sequence; got {states.shape}")
-    if labels is not None and len(labels) != len(states):
-        raise ValueError(f"labels: expected {len(states)}, one for each step; got {len(labels)}")
+    check_labels(labels, len(states))
     finite = np.abs(states[np.isfinite(states)])
     if not finite.size:
         raise ValueError("states: expected finite values; got none")
     bound = max(1.0, float(finite.max())) if limit is None else check_real("limit", limit, above=0)
-    colors = mpl.colormaps["RdBu_r"].with_extremes(bad="#888888")
-    image = ax.imshow(states.T, cmap=colors, vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
+    bar = _map(ax, states, "RdBu_r", -bound, bound)
+    bar.set_label(name)
+    name_steps(ax, labels)
+
+
+@style()
+def evolution(figure: Figure, found: Evolution, labels: Sequence[str] | None = None) -> list[Axes]:
+    """Draw one sequence's states and gates as maps below one another: time to the right, units down.
+
+    Each part has colours of its own: h and g of a tanh from -1 to 1; c, which has no bounds, from minus to plus its own
+    largest magnitude, as has a projected h; i, f, o from 0 (closed) to 1 (open); h of a relu net from 0 to its largest
+    value. NaN is drawn grey.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        An empty one, as from `plots.empty_figure(7, 8)`; about 1.5 inches of height for each part.
+    found : Evolution
+        As `scratchrnn.dynamics.evolution` returned it.
+    labels : sequence of str (T,), optional
+        What was read at each step; as in `hidden_states`.
+
+    Returns
+    -------
+    list of Axes
+        A map for each part, from the top, without the colour bars.
+
+    Raises
+    ------
+    ValueError
+        Labels of another number, or a part without a finite value.
+    TypeError
+        Not an evolution.
+    """
+    if not isinstance(found, Evolution):
+        raise TypeError(f"found: expected what evolution() returned; got {describe(found)}")
+    check_labels(labels, found.steps)
+    panels = list(figure.subplots(len(found.parts), 1, sharex=True, squeeze=False)[:, 0])
+    for ax, (name, values) in zip(panels, found.parts.items(), strict=True):
+        low, high = _range(name, values, found.cell)
+        bar = _map(ax, values, "RdBu_r" if low < 0 else "Purples", low, high)
+        bar.set_label(_NAMES[name])
+        ax.tick_params(labelbottom=False)
+    panels[-1].tick_params(labelbottom=True)
+    name_steps(panels[-1], labels)
+    return panels
+
+
+def _range(name: str, values: FloatArray, cell: str) -> tuple[float, float]:
+    """What the colours of a part span."""
+    if name in ("i", "f", "o"):
+        return 0.0, 1.0
+    finite = np.abs(values[np.isfinite(values)])
+    if not finite.size:
+        raise ValueError(f"found: expected finite values of {name}; got none")
+    largest = float(finite.max())
+    if name == "h" and cell == "rnn_relu":
+        return 0.0, largest or 1.0
+    bound = (largest or 1.0) if name == "c" else max(1.0, largest)
+    return -bound, bound
+
+
+def _map(ax: Axes, states: FloatArray, colormap: str, low: float, high: float) -> Colorbar:
+    """The picture of states (T, H), with its colour bar."""
+    colors = mpl.colormaps[colormap].with_extremes(bad="#888888")
+    image = ax.imshow(states.T, cmap=colors, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_ylabel("Hidden unit")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=30)
-    bar.set_ticks([-bound, 0, bound], labels=[f"−{bound:.3g}", "0", f"{bound:.3g}"])
-    bar.set_label(name)
+    ticks = [low, 0.0, high] if low < 0 else [low, high]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
     bar.outline.set_visible(False)
-    if labels is None or not label_steps(ax, [visible(text) for text in labels]):
-        ax.set_xlabel("Time step")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return bar

@@ -19,7 +19,7 @@
                                    gradient_norms [mean; index: time step], and the medians by_distance,
                                    state_by_distance, cell_by_distance
         saturation                 threshold, low, high, rate, mean_derivative; h, i, f, o, g, tanh_c: left and right
-                                   share over all units, and per unit
+                                   share over all units, per unit, and per step
         states                     a stretch read: text; h and c of the last layer, a row of hidden units for each
                                    character; probability of the character that follows; gradient: row t has the norms,
                                    by character 0 to t, of the gradient of the loss of the prediction made after t
