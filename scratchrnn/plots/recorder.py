@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, describe
 from scratchrnn.gradflow import GradientFlow
-from scratchrnn.plots._style import INK, check_curves, colors, frame, style
+from scratchrnn.plots._style import INK, check_curves, colors_of, frame, style
 from scratchrnn.plots._text import Name, name_ends
 
 _DECADES = 2  # shown below the threshold
@@ -41,7 +41,7 @@ def memory_over_training(ax: Axes, flows: Mapping[str, GradientFlow]) -> None:
     """
     check_curves("flows", flows)
     ends: list[Name] = []
-    for (label, flow), color in zip(flows.items(), colors(flows), strict=True):
+    for (label, flow), color in zip(flows.items(), colors_of(flows), strict=True):
         _check_flow(f"flows[{label!r}]", flow)
         ax.plot(flow.steps, flow.horizon, color=color, marker="o", markersize=3)
         for marked, marker, size in ((flow.censored & ~flow.exploding, "o", 8), (flow.exploding, "x", 7)):

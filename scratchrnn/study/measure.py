@@ -1,4 +1,4 @@
-"""What is measured on a model: gradients by distance, effective memory, saturation, states over a stretch of text."""
+"""What is measured on a model: gradients by distance, effective memory, saturation, a stretch of text, its inside."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ from scratchrnn.dynamics import saturation
 from scratchrnn.gradflow import effective_memory, gradient_by_distance, measure_decay
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
+from scratchrnn.study.inside import STRETCH, look_inside, places, samples
 from scratchrnn.study.results import Measurement
 from scratchrnn.study.settings import Settings
 from scratchrnn.study.stretch import measure_stretch
-from scratchrnn.trace import State
-
-STRETCH = 64  # characters of the stretch that is shown one by one
 
 
 def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measurement:
     """Measure a model on the text held out (N,); the same places and the same random inputs for every model."""
     warm_up, distance = settings.warm_up, settings.distance
-    length = warm_up + distance + 1
-    starts = np.linspace(0, len(held_out) - length, settings.sequences).astype(np.int64)
-    codes = held_out[starts + np.arange(length)[:, None]]  # (warm_up + distance + 1, sequences)
-
+    codes = places(held_out, settings)  # (warm_up + distance + 1, sequences)
     _, state = model(codes[:warm_up])
     trace = model.forward(codes[warm_up:-1], state)
     # each sequence's own loss, so that norms do not depend on how many sequences there are
@@ -44,10 +39,6 @@ def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measure
             rng=np.random.default_rng(settings.seed),
         ),
         saturation=saturation(trace.rnn),
-        stretch=measure_stretch(model, codes[warm_up : warm_up + min(STRETCH, distance) + 1, 0], _first(state)),
+        stretch=measure_stretch(model, codes[warm_up : warm_up + min(STRETCH, distance) + 1, 0], samples(state, 1)),
+        inside=look_inside(model, held_out, settings),
     )
-
-
-def _first(state: State) -> State:
-    """The state of the first sequence, as a batch of one."""
-    return (state[0][:, :1], state[1][:, :1]) if isinstance(state, tuple) else state[:, :1]

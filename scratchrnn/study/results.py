@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scratchrnn.dynamics import Saturation
-from scratchrnn.gradflow import Decay, EffectiveMemory, GradientByDistance
+from scratchrnn.gradflow import Decay, EffectiveMemory, GradientByDistance, GradientFlow
 from scratchrnn.models import CharModel
+from scratchrnn.study.inside import Inside
 from scratchrnn.study.settings import Settings
 from scratchrnn.study.stretch import Stretch
 
@@ -53,6 +54,8 @@ class Measurement:
         Of hidden state and gates, on the text held out.
     stretch : Stretch
         Of the text held out, character by character.
+    inside : Inside
+        How states move, what they hold, and by which way gradients flow.
     """
 
     by_distance: GradientByDistance
@@ -60,19 +63,22 @@ class Measurement:
     memory: EffectiveMemory
     saturation: Saturation
     stretch: Stretch
+    inside: Inside
 
 
 @dataclass
 class ModelResults:
     """One of the two models: itself, how training went, what was measured before and after, and what it writes.
 
-    `known_words` is the share of the sample's words, of three letters or more, that occur in the training text.
+    `flow` is how far the gradient reached during training; None before the first update. `known_words` is the share of
+    the sample's words, of three letters or more, that occur in the training text.
     """
 
     model: CharModel
     curve: Curve = field(default_factory=Curve)
     before: Measurement | None = None
     after: Measurement | None = None
+    flow: GradientFlow | None = None
     sample: str | None = None
     known_words: float | None = None
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from scratchrnn._typing import IntArray
 from scratchrnn.data import ContiguousRows, Vocabulary, split, text_sha256, unigram_entropy
+from scratchrnn.gradflow import GradientFlowRecorder, TextProbe
 from scratchrnn.models import CharModel
 from scratchrnn.optim import Adam
 from scratchrnn.study.measure import measure
@@ -19,6 +20,7 @@ from scratchrnn.study.settings import CELLS, Settings
 from scratchrnn.train import NATS_PER_BIT, DivergedError, LanguageModel, Step, Trainer, evaluate, schedules
 
 PROMPT = 200  # characters read before writing
+PROBED = 16  # places in the text held out where the gradient is followed back again and again
 EARLY = (2, 5, 10, 15, 20, 30, 40)  # steps after which the loss is looked at besides the regular ones
 WORD = re.compile(r"[^\W\d_]{3,}")
 
@@ -146,17 +148,24 @@ def _before(results: Results, held_out: IntArray) -> Iterator[Progress]:
 def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Iterator[Progress]:
     """One update of each model in turn, so that both always stand at the same step when this is stopped."""
     settings = results.settings
-    trainers = {cell: iter(_trainer(one.model, rows, settings)) for cell, one in results.models.items()}
+    probe = TextProbe(held_out, distance=settings.distance, sequences=PROBED)
+    recorders = {cell: GradientFlowRecorder(probe, every=settings.validate_every) for cell in results.models}
+    trainers = {
+        cell: _trainer(one.model, rows, settings, recorders[cell]) for cell, one in results.models.items()
+    }
+    updates = {cell: iter(trainer) for cell, trainer in trainers.items()}
     for cell, one in results.models.items():
         yield Progress("train", cell)
         one.curve.validation.append((0, evaluate(one.model, held_out) / NATS_PER_BIT))
+        recorders[cell](trainers[cell])  # before the first update
     speed: dict[str, float] = {}
     for number in range(1, settings.steps + 1):
         for cell, one in results.models.items():
-            step = _next(cell, trainers[cell])
+            step = _next(cell, updates[cell])
             one.curve.bits.append(step.bits)
             one.curve.gradient_norm.append(step.gradient_norm)
             one.curve.seconds.append(step.seconds)
+            one.flow = recorders[cell].result()
             speed[cell] = step.items_per_second
             if number % settings.validate_every == 0 or number in {*EARLY, settings.steps}:
                 one.curve.validation.append((number, evaluate(one.model, held_out) / NATS_PER_BIT))
@@ -165,13 +174,16 @@ def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Iterat
             yield Progress("train", cell, number, one.curve.bits[-1], one.curve.validation[-1][1], speed[cell])
 
 
-def _trainer(model: CharModel, rows: ContiguousRows, settings: Settings) -> Trainer:
+def _trainer(
+    model: CharModel, rows: ContiguousRows, settings: Settings, recorder: GradientFlowRecorder
+) -> Trainer:
     return Trainer(
         LanguageModel(model, rows, k1=settings.window),
         Adam(model.parameters, lr=settings.learning_rate),
         steps=settings.steps,
         max_norm=settings.max_norm,
         schedule=schedules.linear(settings.steps, to=0.1),
+        callbacks=[recorder],
         progress=False,
     )
 
