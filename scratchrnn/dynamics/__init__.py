@@ -1,5 +1,7 @@
 """What hidden states do over time: saturation, position, fixed points, and where the first one is not finite."""
 
+from scratchrnn.dynamics.autocorrelation import Autocorrelation, autocorrelation
+from scratchrnn.dynamics.cell_hidden import CellHidden, Claim, StateMemory, cell_hidden
 from scratchrnn.dynamics.connections import Connections, connections
 from scratchrnn.dynamics.content import Projection, project
 from scratchrnn.dynamics.diagnostics import Diagnosis, Diagnostics, diagnose, diagnose_model, diagnose_stream
@@ -13,6 +15,9 @@ from scratchrnn.dynamics.symptoms import Finding
 from scratchrnn.nonfinite import NonFinite, first_nonfinite
 
 __all__ = [
+    "Autocorrelation",
+    "CellHidden",
+    "Claim",
     "Connections",
     "Diagnosis",
     "Diagnostics",
@@ -27,7 +32,10 @@ __all__ = [
     "Position",
     "Projection",
     "Saturation",
+    "StateMemory",
     "UpdateFigures",
+    "autocorrelation",
+    "cell_hidden",
     "connections",
     "diagnose",
     "diagnose_model",

@@ -9,4 +9,15 @@ from scratchrnn.study.run import Progress, run
 from scratchrnn.study.settings import Settings
 from scratchrnn.study.stretch import Stretch
 
-__all__ = ["Curve", "Inside", "Measurement", "ModelResults", "Progress", "Results", "Settings", "Stretch", "WordStates", "run"]
+__all__ = [
+    "Curve",
+    "Inside",
+    "Measurement",
+    "ModelResults",
+    "Progress",
+    "Results",
+    "Settings",
+    "Stretch",
+    "WordStates",
+    "run",
+]

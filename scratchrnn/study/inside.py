@@ -138,9 +138,7 @@ def look_inside(model: CharModel, held_out: IntArray, settings: Settings) -> Ins
         words=_words(model, held_out),
         diagnosis=diagnose_model(model, codes[warm_up:-1], codes[warm_up + 1 :]),
         paths=split_paths(layer, trace.rnn, last).by_distance() if lstm else None,
-        forget=forget_product(
-            layer.forward(few[warm_up:-1], samples(state, few.shape[1])), max_lag=min(LAGS, distance)
-        )
+        forget=forget_product(layer.forward(few[warm_up:-1], samples(state, few.shape[1])), max_lag=min(LAGS, distance))
         if lstm
         else None,
         cells=cell_hidden(layer, trace.rnn, rng=np.random.default_rng(settings.seed)) if lstm else None,

@@ -1,6 +1,6 @@
 """results.json: every number of a study, for programs.
 
-    format, version                "scratchrnn-study", 1; version grows when a key changes its meaning or goes away
+    format, version                "scratchrnn-study", 2; version grows when a key changes its meaning or goes away
     created                        UTC, ISO 8601
     stopped                        null, or why the study ended early; what was not reached is null
     steps_done, seconds            updates of each model; wall time
@@ -11,6 +11,7 @@
       parameters                   how many numbers are trained
       weights                      file name
       training                     bits, gradient_norm, seconds: one for each step; validation: [step, bits] pairs
+      flow                         how far the gradient reached while the model learned
       before, after                measured on the untrained and on the trained model:
         text                       on text held out, gradient of one loss: median norms by distance for input, h, c
                                    [index 0: the last character read]; horizon, censored, exploding, decay_factor,
@@ -23,6 +24,7 @@
         states                     a stretch read: text; h and c of the last layer, a row of hidden units for each
                                    character; probability of the character that follows; gradient: row t has the norms,
                                    by character 0 to t, of the gradient of the loss of the prediction made after t
+        inside                     see scratchrnn.study.record_inside, as is flow
       sample, known_words          what the model writes after the prompt; share of its words that occur in the text
     files                          of the folder
 
@@ -35,7 +37,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -45,11 +47,12 @@ import numpy as np
 from scratchrnn import __version__, backends
 from scratchrnn.dynamics import Ends, Saturation
 from scratchrnn.gradflow import Decay
+from scratchrnn.study.record_inside import flow_entry, inside_entry
 from scratchrnn.study.results import Measurement, ModelResults, Results
 from scratchrnn.study.stretch import Stretch
 
 FORMAT, SWEEP_FORMAT = "scratchrnn-study", "scratchrnn-sweep"
-VERSION = 1
+VERSION = 2
 
 
 def to_json(results: Results, files: Iterable[str]) -> bytes:
@@ -127,6 +130,7 @@ def _model(cell: str, one: ModelResults) -> dict[str, Any]:
         "parameters": sum(array.size for array in one.model.parameters.values()),
         "weights": f"{cell}.safetensors",
         "training": vars(one.curve),
+        "flow": one.flow and flow_entry(one.flow),
         "before": one.before and _measurement(one.before),
         "after": one.after and _measurement(one.after),
         "sample": one.sample,
@@ -152,6 +156,7 @@ def _measurement(m: Measurement) -> dict[str, Any]:
         },
         "saturation": _saturation(m.saturation),
         "states": _states(m.stretch),
+        "inside": inside_entry(m.inside),
     }
 
 
@@ -180,7 +185,7 @@ def _saturation(s: Saturation) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """The same with lists for arrays, and None for what JSON cannot say."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         return plain(value.tolist())

@@ -150,33 +150,32 @@ def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Iterat
     settings = results.settings
     probe = TextProbe(held_out, distance=settings.distance, sequences=PROBED)
     recorders = {cell: GradientFlowRecorder(probe, every=settings.validate_every) for cell in results.models}
-    trainers = {
-        cell: _trainer(one.model, rows, settings, recorders[cell]) for cell, one in results.models.items()
-    }
+    trainers = {cell: _trainer(one.model, rows, settings, recorders[cell]) for cell, one in results.models.items()}
     updates = {cell: iter(trainer) for cell, trainer in trainers.items()}
     for cell, one in results.models.items():
         yield Progress("train", cell)
         one.curve.validation.append((0, evaluate(one.model, held_out) / NATS_PER_BIT))
         recorders[cell](trainers[cell])  # before the first update
     speed: dict[str, float] = {}
-    for number in range(1, settings.steps + 1):
+    try:
+        for number in range(1, settings.steps + 1):
+            for cell, one in results.models.items():
+                step = _next(cell, updates[cell])
+                one.curve.bits.append(step.bits)
+                one.curve.gradient_norm.append(step.gradient_norm)
+                one.curve.seconds.append(step.seconds)
+                speed[cell] = step.items_per_second
+                if number % settings.validate_every == 0 or number in {*EARLY, settings.steps}:
+                    one.curve.validation.append((number, evaluate(one.model, held_out) / NATS_PER_BIT))
+            results.steps_done = number
+            for cell, one in results.models.items():
+                yield Progress("train", cell, number, one.curve.bits[-1], one.curve.validation[-1][1], speed[cell])
+    finally:  # however it ends
         for cell, one in results.models.items():
-            step = _next(cell, updates[cell])
-            one.curve.bits.append(step.bits)
-            one.curve.gradient_norm.append(step.gradient_norm)
-            one.curve.seconds.append(step.seconds)
             one.flow = recorders[cell].result()
-            speed[cell] = step.items_per_second
-            if number % settings.validate_every == 0 or number in {*EARLY, settings.steps}:
-                one.curve.validation.append((number, evaluate(one.model, held_out) / NATS_PER_BIT))
-        results.steps_done = number
-        for cell, one in results.models.items():
-            yield Progress("train", cell, number, one.curve.bits[-1], one.curve.validation[-1][1], speed[cell])
 
 
-def _trainer(
-    model: CharModel, rows: ContiguousRows, settings: Settings, recorder: GradientFlowRecorder
-) -> Trainer:
+def _trainer(model: CharModel, rows: ContiguousRows, settings: Settings, recorder: GradientFlowRecorder) -> Trainer:
     return Trainer(
         LanguageModel(model, rows, k1=settings.window),
         Adam(model.parameters, lr=settings.learning_rate),

@@ -7,14 +7,38 @@ a file and a line here.
 from __future__ import annotations
 
 from scratchrnn.report.section import Section
-from scratchrnn.report.sections import gradients, learning, live, memory, samples, saturation, states
+from scratchrnn.report.sections import (
+    cells,
+    diagnosis,
+    flow,
+    gradients,
+    itemized,
+    learning,
+    live,
+    lyapunov,
+    memory,
+    paths,
+    position,
+    samples,
+    saturation,
+    states,
+    words,
+)
 
 SECTIONS: tuple[Section, ...] = (
     learning.SECTION,
     gradients.SECTION,
+    flow.SECTION,
     memory.SECTION,
-    saturation.SECTION,
-    states.SECTION,
     live.SECTION,
+    states.SECTION,
+    itemized.SECTION,
+    lyapunov.SECTION,
+    paths.SECTION,
+    cells.SECTION,
+    saturation.SECTION,
+    position.SECTION,
+    words.SECTION,
+    diagnosis.SECTION,
     samples.SECTION,
 )

@@ -1,0 +1,71 @@
+"""Cell against hidden state of an LSTM: what is said of them, and whether it is so here."""
+
+from __future__ import annotations
+
+from html import escape
+
+from matplotlib.figure import Figure
+
+from scratchrnn import plots
+from scratchrnn.dynamics import CellHidden
+from scratchrnn.report.section import Section
+from scratchrnn.report.words import count, mark, measured, not_measured
+from scratchrnn.study import Results
+
+
+def finding(results: Results) -> str:
+    """How many of the claims hold, before training and after."""
+    now, when = measured(results)
+    if not now:
+        return not_measured(results)
+    found = _cells(results)
+    if found is None:
+        return not_measured(results)
+    claims = found.claims()
+    holding = sum(claim.holds for claim in claims)
+    text = f"Of {count(len(claims), 'thing')} often said of c and h, {holding} hold in the {when} LSTM"
+    before = results.models["lstm"].before
+    if when == "trained" and before is not None and before.inside.cells is not None:
+        text += f", and {sum(claim.holds for claim in before.inside.cells.claims())} held before training"
+    c, h = found.c, found.h
+    return (
+        f"{text}. One percent of a small change is left {mark(c.decay)} characters on in c and {mark(h.decay)} in h."
+    )
+
+
+def _cells(results: Results) -> CellHidden | None:
+    return measured(results)[0]["lstm"].inside.cells
+
+
+def _figure(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(width, 3.8)
+    found = _cells(results)
+    if found is not None:
+        plots.cell_hidden(ax, found)
+    return figure
+
+
+def _table(results: Results) -> str:
+    now = measured(results)[0]
+    found = _cells(results) if now else None
+    if found is None:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(claim.statement)}</th>'
+        f"<td>{escape(', '.join(f'{name} {value:.3g}' for name, value in claim.measured.items()))}</td>"
+        f"<td>{'yes' if claim.holds else 'no'}</td></tr>"
+        for claim in found.claims()
+    )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("it is said", "measured here", "so?"))
+    return f'<div class="scroll"><table class="words"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+SECTION = Section(
+    title="Cell against hidden state",
+    finding=finding,
+    how="""Over $sequences in the text held out. What counts as true of each statement is fixed beforehand; results.json
+    has the criteria and the numbers of every unit.""",
+    figures={"cells": _figure},
+    shown=lambda results: "lstm" in results.models,
+    more=_table,
+)

@@ -1,0 +1,63 @@
+"""How the reach of the gradient changes while the models learn."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from scratchrnn import plots
+from scratchrnn.gradflow import GradientFlow
+from scratchrnn.report.section import Section
+from scratchrnn.report.words import NAMES, colors, count
+from scratchrnn.study import Results
+
+
+def finding(results: Results) -> str:
+    """From which horizon to which, and whether it was longer in between."""
+    flows = _flows(results)
+    if not flows:
+        return "No update was made."
+    parts = []
+    for name, flow in flows.items():
+        first, last = (_mark(flow, n) for n in (0, -1))
+        longest = int(flow.horizon.argmax())
+        text = f"the {name}'s gradient goes from {first} to {last}"
+        if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
+            text += f", by way of {_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')}"
+        parts.append(text)
+    last_step = next(iter(flows.values())).steps[-1]
+    return f"In {count(int(last_step), 'update')} the reach of {'; that of '.join(parts)} characters."
+
+
+def _flows(results: Results) -> dict[str, GradientFlow]:
+    return {
+        NAMES[cell]: one.flow for cell, one in results.models.items() if one.flow is not None and len(one.flow.steps) > 1
+    }
+
+
+def _mark(flow: GradientFlow, n: int) -> str:
+    return f"{flow.horizon[n]}{'!' if flow.exploding[n] else '+' if flow.censored[n] else ''}"
+
+
+def _horizons(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(width, 3.6)
+    plots.memory_over_training(ax, _flows(results), colors=colors(results))
+    return figure
+
+
+def _map(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(width, 3.6)
+    name, flow = list(_flows(results).items())[-1]
+    plots.gradient_over_training(ax, flow)
+    ax.set_title(name)
+    return figure
+
+
+SECTION = Section(
+    title="Memory, as it grows",
+    finding=finding,
+    how="""Upper figure: the last distance at which one percent of the gradient's norm is left, as above, at $probed of
+    the text held out, looked at again and again during training; the axis of updates is logarithmic, since most happens
+    early. Lower figure: the norms themselves, by update and distance, with that horizon as a line.""",
+    figures={"memory-over-training": _horizons, "gradient-over-training": _map},
+    drawable=lambda results, figure: len(_flows(results)) == len(results.models),
+)

@@ -1,0 +1,76 @@
+"""Two ways back in an LSTM: along the cells, and through the gates."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from scratchrnn import plots
+from scratchrnn.report.section import Section
+from scratchrnn.report.words import count, measured, not_measured, number
+from scratchrnn.study import Results
+
+LAG = 20
+
+
+def finding(results: Results) -> str:
+    """How much of the gradient runs along the cells, and how far the forget gates alone are from the truth."""
+    now, when = measured(results)
+    if not now:
+        return not_measured(results)
+    inside = now["lstm"].inside
+    if inside.paths is None or inside.forget is None:
+        return not_measured(results)
+    cells, total = inside.paths.c_path[-1], inside.paths.total[-1]
+    at = min(LAG, len(total) - 1)
+    if not (np.isfinite(total[at]) and total[at] > 0 and np.isfinite(cells[at])):
+        return f"In the {when} LSTM no gradient that can be told from 0 arrives {count(at, 'character')} back."
+    text = (
+        f"{count(at, 'character')} back, what the {when} LSTM's gradient has left along the cells alone is "
+        f"{_of(cells[at] / total[at])} of the whole in size; the rest, or what it cancels, went through a gate."
+    )
+    ratio = inside.forget.ratio[-1]
+    lag = min(LAG, len(ratio) - 1)
+    if np.isfinite(ratio[lag]) and ratio[lag] > 0:
+        off = f"{number(ratio[lag])} times too small" if ratio[lag] >= 1 else f"{number(1 / ratio[lag])} times too large"
+        text += f" The product of forget gates, often taken for the gradient of c, is {off} at a lag of {lag}."
+    return text
+
+
+def _of(share: float) -> str:
+    return f"{share:.0%}" if 0.001 <= share < 10 else f"{number(share)} times" if share > 0 else "none"
+
+
+def _paths(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(width, 3.6)
+    paths = measured(results)[0]["lstm"].inside.paths
+    if paths is not None:
+        plots.gradient_paths(ax, paths, layer=len(paths.total) - 1)
+    return figure
+
+
+def _forget(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(width, 3.6)
+    found = measured(results)[0]["lstm"].inside.forget
+    if found is not None:
+        plots.forget_product(ax, found, layer=len(found.truth) - 1)
+    return figure
+
+
+def _drawable(results: Results, figure: str) -> bool:
+    inside = [m.inside for cell, m in measured(results)[0].items() if cell == "lstm"]
+    curves = {"paths": [i.paths and i.paths.total for i in inside], "forget-product": [i.forget and i.forget.truth for i in inside]}
+    return any(curve is not None and curve[-1][0] > 0 for curve in curves[figure])
+
+
+SECTION = Section(
+    title="Two ways back through an LSTM",
+    finding=finding,
+    how="""The gradient of one prediction that arrives at c, by distance, median over $sequences: all of it, and the part
+    that ran along the cells alone, c to c by the forget gates, from wherever it entered them. The two parts may point
+    against each other. Lower figure: how much c depends on an earlier c through every path, beside the product of the
+    forget gates between them, which leaves out that c changes the gates.""",
+    figures={"paths": _paths, "forget-product": _forget},
+    shown=lambda results: "lstm" in results.models,
+    drawable=_drawable,
+)

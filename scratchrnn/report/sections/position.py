@@ -1,0 +1,54 @@
+"""What a state does when the same character comes again and again."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from scratchrnn import plots
+from scratchrnn.report.panels import panels
+from scratchrnn.report.section import Section
+from scratchrnn.report.words import NAMES, count, measured, not_measured
+from scratchrnn.study import Measurement, Results
+
+
+def finding(results: Results) -> str:
+    """Where each model's state goes."""
+    now, when = measured(results)
+    if not now:
+        return not_measured(results)
+    first = next(iter(now.values())).inside.constant
+    parts = [f"the {when} {NAMES[cell]} {_said(m)}" for cell, m in now.items()]
+    return f"Given nothing but {plots.visible(first)} again and again, {'; '.join(parts)}."
+
+
+def _said(m: Measurement) -> str:
+    p = m.inside.position
+    if p.verdict == "fixed point" and p.settling_time is not None:
+        text = f"comes to rest: within 1% of its fixed point after {count(p.settling_time, 'step')}"
+        rates = f", each step leaving {p.spectral_radius:.2f} of the distance by the Jacobian there"
+        return text + rates + (f", {p.contraction:.2f} as measured" if p.contraction == p.contraction else "")
+    if p.verdict == "cycle":
+        return f"goes round in a cycle of {count(p.period or 0, 'step')}"
+    if p.verdict == "chaos":
+        return f"never comes to rest and never repeats itself: chaos, with an exponent of {p.lyapunov:.3f}"
+    if p.verdict == "diverges":
+        return "never comes to rest: its cells go on adding up"
+    return "has neither come to rest nor returned by the end of the measurement"
+
+
+def _maps(results: Results, width: float) -> Figure:
+    now = {NAMES[cell]: m.inside.position for cell, m in measured(results)[0].items()}
+    figure, axes = panels(list(now), width, 3.2)
+    for ax, found in zip(axes, now.values(), strict=True):
+        plots.position_map(ax, found)
+    return figure
+
+
+SECTION = Section(
+    title="Does a state know its position?",
+    finding=finding,
+    how="""The commonest character of the text as input at every step: the distance between the states of any two steps.
+    Where the map is white, a state cannot tell those two positions from each other. A corner marks the step from which
+    on the state stays within one percent of its fixed point.""",
+    figures={"position": _maps},
+)

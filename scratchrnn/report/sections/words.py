@@ -1,0 +1,54 @@
+"""What a state holds: states after the same words lie together."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from scratchrnn import plots
+from scratchrnn.report.panels import panels
+from scratchrnn.report.section import Section
+from scratchrnn.report.words import NAMES, measured, not_measured
+from scratchrnn.study import Results, WordStates
+
+
+def finding(results: Results) -> str:
+    """How often the nearest state is one after the same word, and how much of it all the plane shows."""
+    now, when = measured(results)
+    if not now:
+        return not_measured(results)
+    found = _words(results)
+    if not found:
+        return "The text held out has too few words that come again."
+    first = next(iter(found.values()))
+    same = [f"{words.same_word:.0%} in the {name}" for name, words in found.items()]
+    letter = [f"{words.same_letter:.0%}" for words in found.values()]
+    plane = [f"{words.projection.explained_variance_ratio[:2].sum():.0%}" for words in found.values()]
+    return (
+        f"After a frequent word, the nearest other state in the {when} models is one after the same word: "
+        f"{' and '.join(same)} ({first.chance_word:.0%} by chance); after a word with the same last letter: "
+        f"{' and '.join(letter)} ({first.chance_letter:.0%} by chance). The plane of the figure holds "
+        f"{' and '.join(plane)} of the variance."
+    )
+
+
+def _words(results: Results) -> dict[str, WordStates]:
+    found = {NAMES[cell]: m.inside.words for cell, m in measured(results)[0].items()}
+    return {name: words for name, words in found.items() if words is not None}
+
+
+def _scatter(results: Results, width: float) -> Figure:
+    found = _words(results)
+    figure, axes = panels(list(found), width, 4.0)
+    for ax, words in zip(axes, found.values(), strict=True):
+        plots.projection(ax, words.projection, words.words)
+    return figure
+
+
+SECTION = Section(
+    title="What a state holds",
+    finding=finding,
+    how="""Hidden states after the last character of frequent words of the text held out, each word in several places,
+    on the two directions in which they differ most (principal components); one unit is as long on either axis.""",
+    figures={"words": _scatter},
+    drawable=lambda results, figure: bool(_words(results)) and len(_words(results)) == len(results.models),
+)
