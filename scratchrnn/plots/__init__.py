@@ -28,6 +28,7 @@ from scratchrnn.plots._style import (
 )
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.itemized import itemized_map, share_beyond
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
 from scratchrnn.plots.training import loss_curves
@@ -50,9 +51,11 @@ __all__ = [
     "figure",
     "gradient_by_distance",
     "hidden_states",
+    "itemized_map",
     "loss_curves",
     "saturation_bars",
     "saturation_gates",
+    "share_beyond",
     "style",
     "truncation_bias",
     "visible",
