@@ -148,9 +148,9 @@ def average_by_distance(
         dx = dx.transpose(1, 0, 2)
     parts = [grads[n] for n in range(layer.num_layers)]
     return GradientByDistance(
-        _average_norms(dx, trace.lengths, average),
-        np.stack([_average_norms(part.h[1:], trace.lengths, average) for part in parts]),
-        np.stack([_average_norms(part.c[1:], trace.lengths, average) for part in parts]) if c_n else None,
+        average_norms(dx, trace.lengths, average),
+        np.stack([average_norms(part.h[1:], trace.lengths, average) for part in parts]),
+        np.stack([average_norms(part.c[1:], trace.lengths, average) for part in parts]) if c_n else None,
         (np.arange(trace.lengths.max())[:, None] < trace.lengths).sum(axis=1),
     )
 
@@ -236,11 +236,12 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def _average_norms(
+def average_norms(
     d: FloatArray,  # (T, B, ·) in the input's order of time, zero on padding
     lengths: IntArray,  # (B,)
     average: Callable[[FloatArray], Any],
 ) -> FloatArray:  # (max(lengths),) float64, by distance
+    """Average over the sequences of the norms over the last axis, each sequence counted from its own end."""
     # hypot, since the square of 1e-200 is zero
     with np.errstate(over="ignore"):
         norms = np.hypot.reduce(d.astype(np.float64), axis=2)  # (T, B)
