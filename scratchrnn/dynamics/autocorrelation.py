@@ -87,7 +87,7 @@ def autocorrelation(states: FloatArray, lengths: Any = None, *, max_lag: int | N
     >>> for t in range(1999):
     ...     s[t + 1] = 0.9 * s[t] + rng.standard_normal((4, 1))
     >>> found = autocorrelation(s, max_lag=50)
-    >>> round(found.by_lag[1], 2), round(found.time), round(-1 / np.log(0.9))
+    >>> round(float(found.by_lag[1]), 2), round(found.time), round(-1 / np.log(0.9))
     (0.9, 9, 9)
     """
     check_array("states", states)

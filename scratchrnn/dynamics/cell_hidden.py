@@ -137,7 +137,7 @@ class CellHidden:
                 "c mostly unchanged",
                 "The cell state flows along the sequence mostly unchanged.",
                 f"the median unit keeps at least {UNCHANGED:g} of c at each step: geometric mean of its forget gate",
-                {"median forget gate": kept},
+                {"median forget gate": kept, "cosine of c and the c before": self.c.cosine},
                 kept >= UNCHANGED,
             ),
             Claim(
@@ -206,7 +206,8 @@ def cell_hidden(
     Raises
     ------
     ValueError
-        An RNN, which has no cell state; a bidirectional layer; no sequence of two steps; a number out of range.
+        An RNN, which has no cell state; a bidirectional layer; no sequence of two steps; states that are not finite; a
+        number out of range.
     TypeError
         Not a layer, or not a trace.
 
@@ -234,6 +235,12 @@ def cell_hidden(
     part, lengths = trace[n], trace.lengths
     if not len(lengths) or lengths.max() < 2:
         raise ValueError("trace: expected a sequence of at least two steps; got none")
+    finite = np.isfinite(part.h).all(axis=(1, 2)) & np.isfinite(part.c).all(axis=(1, 2))
+    if not finite.all():
+        raise ValueError(
+            f"trace: expected finite states; got nan or inf in slot {int(np.argmin(finite))} of layer {n} "
+            "(scratchrnn.dynamics.first_nonfinite says where it began)"
+        )
 
     u_c, u_h = (_directions(source, states[0]) for states in (part.c, part.h))
     through_c, through_h = _gradient(layer, trace, n, "c", u_c).c, _gradient(layer, trace, n, "h", u_h).h

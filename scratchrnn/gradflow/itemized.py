@@ -153,7 +153,7 @@ def itemized(
         Whose gradients to return themselves, as `vectors`: T² vectors of each kind. None when absent.
     memory : int
         Bytes that the losses that go back together may take, beside the result; at least one loss does at a time. The
-        result takes 8 T² (2 L + L + 1) B bytes for an LSTM.
+        result takes 8 T² (3 L + 1) B bytes for an LSTM, and 8 T² for each parameter.
 
     Returns
     -------

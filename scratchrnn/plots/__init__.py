@@ -31,6 +31,7 @@ from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.content import projection
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.itemized import itemized_map, share_beyond
 from scratchrnn.plots.paths import forget_product, gradient_paths
 from scratchrnn.plots.recorder import gradient_over_training, memory_over_training
 from scratchrnn.plots.saturation import saturation_bars, saturation_by_step, saturation_gates
@@ -61,12 +62,14 @@ __all__ = [
     "gradient_over_training",
     "gradient_paths",
     "hidden_states",
+    "itemized_map",
     "loss_curves",
     "memory_over_training",
     "projection",
     "saturation_bars",
     "saturation_by_step",
     "saturation_gates",
+    "share_beyond",
     "style",
     "truncation_bias",
     "visible",
