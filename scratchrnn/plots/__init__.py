@@ -27,7 +27,9 @@ from scratchrnn.plots._style import (
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.fixed_points import fixed_points
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.position import position_decay, position_map
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
 from scratchrnn.plots.training import loss_curves
@@ -48,9 +50,12 @@ __all__ = [
     "UNKNOWN",
     "VERMILION",
     "figure",
+    "fixed_points",
     "gradient_by_distance",
     "hidden_states",
     "loss_curves",
+    "position_decay",
+    "position_map",
     "saturation_bars",
     "saturation_gates",
     "style",
