@@ -16,9 +16,9 @@ from scratchrnn.plots._text import HALO
 
 _KINDS = (  # by the number of unstable directions: marker, colour, size in points, name
     ("o", BLUE, 11.0, "stable"),
-    ("D", ORANGE, 6.0, "with one unstable direction"),
-    ("s", PURPLE, 6.0, "with two"),
-    ("^", GREEN, 7.0, "with three or more"),
+    ("D", ORANGE, 6.0, "with 1 unstable direction"),
+    ("s", PURPLE, 6.0, "with 2"),
+    ("^", GREEN, 7.0, "with 3 or more"),
 )
 _VIEWS = 400
 
@@ -78,9 +78,10 @@ def fixed_points(
     corners = placed[points.stable] if points.stable.sum() > 1 else placed
     view = axes.T @ _best_view(corners).T  # (S, 3) to the right, up, towards the reader
 
+    seen = (cloud - center) @ view  # (·, 3)
     if trajectories is not None:
-        seen = (trajectories - center) @ view
-        ax.plot(seen[:, :, 0], seen[:, :, 1], color=FAINT, linewidth=0.5, alpha=0.35, zorder=1)
+        runs = seen.reshape(*trajectories.shape[:2], 3)
+        ax.plot(runs[:, :, 0], runs[:, :, 1], color=FAINT, linewidth=0.5, alpha=0.35, zorder=1)
     if connections is not None:
         _draw_paths(ax, ((side - center) @ view for pair in connections.paths for side in pair))
     at = (points.states - center) @ view  # (K, 3)
@@ -101,21 +102,20 @@ def fixed_points(
                 text, (x, y), (dx, dy), textcoords="offset points", ha="center", va="center", color=INK,
                 path_effects=HALO, annotation_clip=False, zorder=6,
             ).set_parse_math(False)  # fmt: skip
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.margins(0.12)
+    shown = np.concatenate([at, seen])
+    low, high = shown[:, :2].min(axis=0), shown[:, :2].max(axis=0)
+    half = (0.6 if trajectories is None else 0.53) * float((high - low).max())
+    for set_limits, middle in zip((ax.set_xlim, ax.set_ylim), (low + high) / 2, strict=True):
+        set_limits(middle - half, middle + half)
+    ax.set_aspect("equal")
     ax.spines[:].set_visible(False)
     ax.set_xticks([])
     ax.set_yticks([])
     of = "points" if trajectories is None else "states"
-    ax.set_xlabel(f"Three principal components, {share:.0%} of the {of}' variance", color=MUTED)
+    ax.set_xlabel(f"Three principal components, {share:.0%} of the {of}' variance", color=MUTED, labelpad=12)
     ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, 1.1),
-        ncols=4,
-        frameon=False,
-        handletextpad=0.1,
-        columnspacing=1,
-    )
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, handletextpad=0.1, columnspacing=1
+    )  # fmt: skip
 
 
 def _draw_paths(ax: Axes, paths: object) -> None:

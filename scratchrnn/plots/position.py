@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._validate import describe
 from scratchrnn.dynamics import Position
-from scratchrnn.plots._style import FAINT, INK, MUTED, check_curves, colors, frame, style
+from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors, frame, style
 from scratchrnn.plots._text import HALO, Name, name_ends
 
 _SETTLED = 0.01
@@ -56,11 +56,10 @@ def position_map(ax: Axes, found: Position) -> None:
     if settled is not None and 0 < settled < last:
         edge = settled - 0.5
         ax.plot([edge, edge, last + 0.5], [last + 0.5, edge, edge], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        room = last - settled > 0.4 * last
+        right = last - settled > 0.4 * last  # of the corner and above it, else to the left and below
         ax.annotate(
-            f"settled after {settled} steps", (edge if room else edge - 0.3, edge if room else (edge + last) / 2),
-            (6 if room else -6, 6), textcoords="offset points", color=INK, ha="left" if room else "right",
-            path_effects=HALO,
+            f"settled after {settled} steps", (edge, edge), (6, 6) if right else (-6, -6), textcoords="offset points",
+            ha="left" if right else "right", va="bottom" if right else "top", path_effects=HALO,
         )  # fmt: skip
 
 
@@ -109,7 +108,7 @@ def position_decay(ax: Axes, found: Mapping[str, Position]) -> None:
     frame(ax)
     ax.set_yscale("log")
     ax.set_xlim(0, reach)
-    ax.set_ylim(lowest / 2, 3)
+    ax.set_ylim(min(lowest, _SETTLED) / 2, 3)
     ax.axhline(_SETTLED, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=0)
     ax.annotate(
         "1 %", (1, _SETTLED), (-3, 3), xycoords=ax.get_yaxis_transform(), textcoords="offset points", ha="right",
