@@ -104,9 +104,9 @@ def fixed_points(
             ).set_parse_math(False)  # fmt: skip
     shown = np.concatenate([at, seen])
     low, high = shown[:, :2].min(axis=0), shown[:, :2].max(axis=0)
-    half = (0.6 if trajectories is None else 0.53) * float((high - low).max())
-    for set_limits, middle in zip((ax.set_xlim, ax.set_ylim), (low + high) / 2, strict=True):
-        set_limits(middle - half, middle + half)
+    edge = (0.15 if trajectories is None else 0.04) * float((high - low).max())  # room for labels
+    ax.set_xlim(low[0] - edge, high[0] + edge)
+    ax.set_ylim(low[1] - edge, high[1] + edge)
     ax.set_aspect("equal")
     ax.spines[:].set_visible(False)
     ax.set_xticks([])
