@@ -30,9 +30,11 @@ from scratchrnn.plots._style import (
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.content import projection
+from scratchrnn.plots.fixed_points import fixed_points
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.itemized import itemized_map, share_beyond
 from scratchrnn.plots.paths import forget_product, gradient_paths
+from scratchrnn.plots.position import position_decay, position_map
 from scratchrnn.plots.recorder import gradient_over_training, memory_over_training
 from scratchrnn.plots.saturation import saturation_bars, saturation_by_step, saturation_gates
 from scratchrnn.plots.states import evolution, hidden_states
@@ -57,6 +59,7 @@ __all__ = [
     "empty_figure",
     "evolution",
     "figure",
+    "fixed_points",
     "forget_product",
     "gradient_by_distance",
     "gradient_over_training",
@@ -65,6 +68,8 @@ __all__ = [
     "itemized_map",
     "loss_curves",
     "memory_over_training",
+    "position_decay",
+    "position_map",
     "projection",
     "saturation_bars",
     "saturation_by_step",
