@@ -28,6 +28,7 @@ from scratchrnn.plots._style import (
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.content import projection
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.saturation import saturation_bars, saturation_by_step, saturation_gates
@@ -49,6 +50,7 @@ __all__ = [
     "TRACK",
     "UNKNOWN",
     "VERMILION",
+    "by_setting",
     "empty_figure",
     "evolution",
     "figure",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,8 +66,11 @@ def empty_figure(width: float = 7.0, height: float = 7.0) -> Figure:
     return Figure(figsize=(check_real("width", width, above=0), check_real("height", height, above=0)))
 
 
-def colors(curves: Mapping[str, Any]) -> list[str]:
-    return [PALETTE[n % len(PALETTE)] for n in range(len(curves))]
+def colors_of(curves: Mapping[str, Any], given: Sequence[str] | None = None) -> list[str]:
+    """One colour for each curve: those given, or the palette's."""
+    if given is not None and len(given) != len(curves):
+        raise ValueError(f"colors: expected {len(curves)}, one for each curve; got {len(given)}")
+    return [PALETTE[n % len(PALETTE)] for n in range(len(curves))] if given is None else list(given)
 
 
 def check_curves(name: str, value: Any) -> None:
