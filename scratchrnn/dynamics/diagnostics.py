@@ -334,7 +334,7 @@ def _first_name(arrays: Mapping[str, FloatArray]) -> str | None:
     return None
 
 
-_COLUMNS = ("mean", "std", "min", "max", "|x|<small", "saturated", "NaN", "inf")
+_COLUMNS = ("mean", "std", "min", "max", "near 0", "saturated", "NaN", "inf")
 
 
 def _lines(found: Diagnosis) -> Iterable[str]:

@@ -45,7 +45,8 @@ class Limits:
         Updates, at least 8, before "no learning" is judged from losses.
     least_fall : float
         "no learning" if the mean loss of the last quarter of the updates is not lower than that of the first by this
-        share of it, and by two standard errors.
+        share of it, and by two standard errors; or all of the last
+        quarter lie above the very first by more than their scatter.
     """
 
     near_zero: float = 0.01
@@ -173,10 +174,14 @@ class UpdateFigures:
     Attributes
     ----------
     count : int
+    start_loss : float
+        Of the first update.
     first_loss, last_loss : float
         Mean over the first and over the last quarter of the updates.
-    noise : float
-        Standard error of their difference, from the differences of successive losses, which a trend hardly touches.
+    lowest_last_loss : float
+        Of the last quarter.
+    scatter : float
+        Standard deviation of a loss, from the differences of successive ones, which a trend hardly touches.
     relative_update : float
         Median of ‖Δθ‖ / ‖θ‖.
     gradient_norm : float or None
@@ -186,12 +191,19 @@ class UpdateFigures:
     """
 
     count: int
+    start_loss: float
     first_loss: float
     last_loss: float
-    noise: float
+    lowest_last_loss: float
+    scatter: float
     relative_update: float
     gradient_norm: float | None
     unchanged: tuple[str, ...]
+
+    @property
+    def noise(self) -> float:
+        """Standard error of the difference of `first_loss` and `last_loss`."""
+        return self.scatter * math.sqrt(2 / _quarter(self.count))
 
 
 class ObservedUpdates:
@@ -222,19 +234,25 @@ class ObservedUpdates:
         if not self._relative:
             return None
         losses = np.array(self._losses)
-        quarter = max(1, len(losses) // 4)
+        quarter = _quarter(len(losses))
         with np.errstate(all="ignore"):
             scatter = math.sqrt(float(np.mean(np.diff(losses) ** 2)) / 2)  # von Neumann 1941
             first, last = float(losses[:quarter].mean()), float(losses[-quarter:].mean())
         return UpdateFigures(
             count=len(losses),
+            start_loss=self._losses[0],
             first_loss=first,
             last_loss=last,
-            noise=scatter * math.sqrt(2 / quarter),
+            lowest_last_loss=float(losses[-quarter:].min()),
+            scatter=scatter,
             relative_update=float(np.median(self._relative)),
             gradient_norm=float(np.median(self._norms)) if self._norms else None,
             unchanged=tuple(name for name in self._before if name not in self._changed),
         )
+
+
+def _quarter(count: int) -> int:
+    return max(1, count // 4)
 
 
 def _spread(values: FloatArray, own: BoolArray) -> float:  # (T, B, H), (T, B)

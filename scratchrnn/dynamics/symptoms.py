@@ -1,7 +1,7 @@
 """The five symptoms of a sick recurrent net, each told from the figures, with what they say of its cause.
 
-    all zeros                    |h| < 0.01 nearly everywhere. Something in the forward pass: whether gradients vanish is
-                                 a question to the backward pass, and a state of zeros does not answer it.
+    all zeros                    |h| < 0.01 nearly everywhere. It happens forwards: whether gradients vanish is a
+                                 question to the backward pass, and a state of zeros does not answer it.
     saturated                    |h| of a tanh RNN, |tanh c| of an LSTM, > 0.99 nearly everywhere. Open or closed gates
                                  are no symptom: an open forget gate is what a long memory looks like.
     identical across the batch   samples that read different things are in equal states. If they read the same, that is
@@ -107,7 +107,7 @@ def place(key: Key) -> str:
 def all_zeros(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | None:
     """Whether nearly all of a layer's states are near zero."""
     h, share = table["h"], layer.limits.zeros_share
-    if not h.near_zero >= share or (layer.key[0] > 0 and table["input"].near_zero >= share):
+    if not h.near_zero >= share:
         return None
     evidence: dict[str, float | int | str] = {"near_zero": h.near_zero, "min": h.min, "max": h.max}
     if layer.dead is not None and layer.dead.all():
@@ -243,29 +243,33 @@ def not_finite(blame: Blame) -> Finding:
 
 
 def no_gradient(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | None:
-    """Whether every gradient of a layer's parameters was exactly 0, or most units of a relu net are dead."""
+    """Whether every gradient of a layer's parameters was exactly 0."""
     gradient, dead = layer.gradient_figures(), layer.dead
-    if gradient is not None and not gradient.any:
-        evidence: dict[str, float | int | str] = {"backward_passes": layer.backward_passes, "dL/dh_last": gradient.last}
-        if dead is not None:
-            evidence["dead_units"] = int(dead.sum())
-        advice = "see there"
-        if dead is not None and dead.all():
-            cause = "dead units: none is ever active, and the gradient of a unit that is not is exactly 0"
-            advice = "a smaller learning rate, biases of 0 or above; tanh"
-        elif (table["tanh_c" if layer.lstm else "h"].saturated or 0.0) >= layer.limits.saturated_share:
-            cause = "saturation so far that the local derivative is exactly 0 in this dtype"
-        elif gradient.last == 0.0:
-            cause = "the loss does not depend on this layer: the gradient of its last state is 0"
-            advice = (
-                "what lies between state and loss: weights of 0 in the decoder, a mask, a state that is not passed on"
-            )
-        else:
-            cause = "a gradient arrives at the states, and none at the parameters: gates that are closed"
-            advice = "the gates in the table; their biases"
-        return Finding("no learning", "fault", place(layer.key), evidence, cause, advice)
-    if dead is None or not layer.limits.dead_share <= dead.mean() < 1.0:
-        return None  # all of them are "all zeros"
+    if gradient is None or gradient.any:
+        return None
+    evidence: dict[str, float | int | str] = {"backward_passes": layer.backward_passes, "dL/dh_last": gradient.last}
+    if dead is not None:
+        evidence["dead_units"] = int(dead.sum())
+    if dead is not None and dead.all():
+        cause = "dead units: none is ever active, and the gradient of a unit that is not is exactly 0"
+        advice = "a smaller learning rate, biases of 0 or above; tanh"
+    elif (table["tanh_c" if layer.lstm else "h"].saturated or 0.0) >= layer.limits.saturated_share:
+        cause = "saturation so far that the local derivative is exactly 0 in this dtype"
+        advice = "what is said of saturation"
+    elif gradient.last == 0.0:
+        cause = "the loss does not depend on this layer: the gradient of its last state is 0"
+        advice = "what lies between state and loss: weights of 0 in the decoder, a mask, a state that is not passed on"
+    else:
+        cause = "a gradient arrives at the states, and none at the parameters: gates that are closed"
+        advice = "the gates in the table; their biases"
+    return Finding("no learning", "fault", place(layer.key), evidence, cause, advice)
+
+
+def dead_units(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | None:
+    """Whether most units of a relu net are never active; all of them are "all zeros"."""
+    dead, h = layer.dead, table["h"]
+    if dead is None or not layer.limits.dead_share <= dead.mean() or h.near_zero >= layer.limits.zeros_share:
+        return None
     evidence = {"dead_units": int(dead.sum()), "units": layer.units}
     cause = "dead units: never active on this data, so that their weights get a gradient of exactly 0"
     advice = "a smaller learning rate, biases of 0 or above; more data, in case others make them active"
@@ -277,11 +281,12 @@ def no_progress(updates: UpdateFigures, least: int, fall: float) -> Finding | No
     if updates.count < least:
         return None
     fallen = updates.first_loss - updates.last_loss
-    if fallen > max(2 * updates.noise, fall * abs(updates.first_loss)):
+    worse = updates.lowest_last_loss > updates.start_loss + updates.scatter  # it may fall from where it was thrown
+    if fallen > max(2 * updates.noise, fall * abs(updates.first_loss)) and not worse:
         return None
     evidence: dict[str, float | int | str] = {
-        "updates": updates.count, "first_loss": updates.first_loss, "last_loss": updates.last_loss,
-        "noise": updates.noise, "relative_update": updates.relative_update,
+        "updates": updates.count, "start_loss": updates.start_loss, "first_loss": updates.first_loss,
+        "last_loss": updates.last_loss, "noise": updates.noise, "relative_update": updates.relative_update,
     }  # fmt: skip
     severity = "warning"
     if updates.gradient_norm is not None:
@@ -298,8 +303,8 @@ def no_progress(updates: UpdateFigures, least: int, fall: float) -> Finding | No
     elif updates.relative_update < SMALL_UPDATE:
         cause = "updates too small beside the weights: the learning rate, or gradients that vanish"
         advice = "a learning rate ten times as large until they are about 1e-3 of the weights"
-    elif updates.relative_update > LARGE_UPDATE:
-        cause = "updates too large beside the weights: they jump over what they should find"
+    elif worse or updates.relative_update > LARGE_UPDATE:
+        cause = "updates too large: they jump over what they should find"
         advice = "a smaller learning rate, gradient clipping, a warm-up"
     else:
         cause = "updates of a usual size without effect: inputs that do not tell the targets, or a loss at its floor"
@@ -314,7 +319,9 @@ def no_progress(updates: UpdateFigures, least: int, fall: float) -> Finding | No
 def of_layer(layer: ObservedLayer) -> Iterator[Finding]:
     """All that is found in one layer and direction."""
     table = layer.figures()
-    for rule in (all_zeros, saturated, identical, no_gradient):
+    starved = layer.key[0] > 0 and table["input"].near_zero >= layer.limits.zeros_share
+    rules = (saturated, no_gradient) if starved else (all_zeros, saturated, identical, no_gradient, dead_units)
+    for rule in rules:
         found = rule(layer, table)
         if found is not None:
             yield found

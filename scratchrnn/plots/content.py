@@ -79,6 +79,7 @@ def _place(ax: Axes, found: Projection, labels: Sequence[str]) -> int:
     if (engine := whole.get_layout_engine()) is not None:
         engine.execute(whole)  # where the axes will be
     ax.apply_aspect()
+    ax.autoscale(False)
     box, pixel = ax.get_window_extent(), whole.dpi / 72
     points = ax.transData.transform(found.points[:, :2])  # (N, 2)
     radius = 4 * pixel
