@@ -65,7 +65,7 @@ class LanguageModel:
     clip : float, optional
         Bound on each element of dL/da_t, as in the layer's backward.
     h_detach : float
-        Probability of h-detach at a step; for an LSTM. The paper takes 0.25 and 0.5.
+        Probability of h-detach at a step; for an LSTM.
     rng : numpy.random.Generator, optional
         Draws the masks; needed with dropout or h-detach.
 
