@@ -10,7 +10,7 @@ import pytest
 
 import scratchrnn as srnn
 from scratchrnn.kernels.cpu import plan
-from scratchrnn.testing import assert_close, difference
+from scratchrnn.testing import TOLERANCE, assert_close, difference
 from tests import test_weight_drop, test_zoneout
 from tests.problems import BATCH, LENGTHS, PROJ, STEPS, Case, by_us, draw
 from tests.stepwise import Cotangents, Reference, compare
@@ -115,6 +115,49 @@ def test_nan_stays_behind(rng: np.random.Generator, each_backend: str) -> None:
     grads = layer.backward(trace, d_output, detach_h=np.ones((4, 2), bool))
     assert not grads.h.any()
     assert np.isnan(layer.backward(trace, d_output).h[:-1]).all()
+
+
+@pytest.mark.parametrize("layout", ["time first", "batch first", "no batch"])
+def test_streams_and_windows(layout: str, rng: np.random.Generator, each_backend: str) -> None:
+    """A reset begins a piece with a mask of its own; windows take the whole mask, or ask for their parts."""
+    first = layout == "batch first"
+    layer = srnn.LSTM(3, 6, 2, batch_first=first, dtype=np.float64, rng=rng)
+    x, mask, reset = rng.standard_normal((13, 2, 3)), rng.random((13, 2)) < 0.5, np.zeros((13, 2), bool)
+    reset[5, 1] = True
+    d_output = rng.standard_normal((13, 2, 6))
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        return array[:, 1] if layout == "no batch" else array.swapaxes(0, 1) if first else array
+
+    stream = srnn.bptt.Stream(layer)
+    trace = stream.forward(turn(x), turn(reset))
+    got = stream.backward(trace, turn(d_output), detach_h=turn(mask))
+    parts = (slice(0, 5), slice(5, 13))
+    one, other = (srnn.bptt.full(layer, turn(x[p]), turn(d_output[p]), detach_h=turn(mask[p])) for p in parts)
+    of_sample_1 = {"time first": np.s_[:, 1], "batch first": np.s_[1], "no batch": np.s_[:]}[layout]
+    want = np.concatenate([one.input[of_sample_1], other.input[of_sample_1]])
+    assert_close("dx", got.input[of_sample_1], want, rel=TOLERANCE["float64"])
+
+    asked = []
+
+    def ask(start: int, stop: int) -> np.ndarray:
+        asked.append((start, stop))
+        return turn(mask[start:stop])
+
+    for given in (turn(mask), ask):
+        state: Any = None
+        for window in srnn.bptt.windows(layer, turn(x), turn(d_output), k1=4, k2=4, detach_h=given):
+            part = slice(window.start, window.stop)
+            alone = srnn.bptt.full(layer, turn(x[part]), turn(d_output[part]), state, detach_h=turn(mask[part]))
+            assert_close("dx", window.gradients.input, alone.input, rel=TOLERANCE["float64"])
+            for name, value in alone.parameters.items():
+                assert_close(name, window.gradients.parameters[name], value, rel=TOLERANCE["float64"])
+            state = window.state
+    assert asked == [(0, 4), (4, 8), (8, 12), (12, 13)]
+    with pytest.raises(ValueError, match=r"detach_h: expected 13 time steps; got shape \("):
+        next(srnn.bptt.windows(layer, turn(x), k1=4, k2=4, detach_h=turn(mask[:12])))
+    with pytest.raises(ValueError, match=r"detach_h: expected shape .* with a value for each step and sample; got \("):
+        stream.backward(trace, turn(d_output), detach_h=turn(mask[:12]))
 
 
 # --- the bits

@@ -39,10 +39,10 @@ class Replay:
     def __init__(
         self, model: CharModel, rows: ContiguousRows, k1: int, k2: int, *,
         dropout: float = 0.0, rng: np.random.Generator | None = None,
-        alpha: float = 0.0,
+        alpha: float = 0.0, h_detach: float = 0.0,
     ) -> None:  # fmt: skip
         self.net, self.rows, self.k1, self.k2 = TorchModel(model), rows, k1, k2
-        self.dropout, self.rng, self.alpha = dropout, rng, alpha
+        self.dropout, self.rng, self.alpha, self.h_detach = dropout, rng, alpha, h_detach
         count = 2 if model.cell == "lstm" else 1
         zeros = [torch.zeros(L, H, dtype=torch.float64) for _ in range(count)]
         learned = {} if model.initial_state is None else model.initial_state.parameters
@@ -71,7 +71,9 @@ class Replay:
                 at = min(reached, start)
                 with torch.no_grad():
                     self.read(at, start, states, 1.0)
-                output = torch.stack(self.read(start, stop, states, self.mask(E)))[first - start :] * self.mask(H)
+                masks = self.mask(E), self.mask(H)
+                detached = self.rng.random(stop - start) < self.h_detach if self.h_detach else None  # type: ignore[union-attr]
+                output = torch.stack(self.read(start, stop, states, masks[0], detached))[first - start :] * masks[1]
                 logits = self.net.decoder(output)
                 targets = torch.from_numpy(self.rows.targets[first:stop].astype(np.int64))
                 kept = int((targets != -100).sum())
@@ -83,7 +85,7 @@ class Replay:
                 yield loss, self.alpha * output.pow(2).mean(), kept
                 reached = stop
 
-    def read(self, start: int, stop: int, states: dict[int, Any], mask: Any) -> list[Any]:
+    def read(self, start: int, stop: int, states: dict[int, Any], mask: Any, detached: Any = None) -> list[Any]:
         """Outputs of steps [start, stop); the state at `start` is a constant, those after are kept as such."""
         outputs = []
         state = states[start]
@@ -93,6 +95,8 @@ class Replay:
             state = begin if state is None else [torch.where(reset, b, s) for b, s in zip(begin, state, strict=True)]
             x = self.net.embedding(torch.from_numpy(self.rows.inputs[t : t + 1])) * mask
             given = [s.contiguous() for s in state]
+            if detached is not None and detached[t - start]:
+                given[0] = given[0].detach()  # of h the step's gates are the only reader
             out, after = self.net.rnn(x, tuple(given) if len(given) == 2 else given[0])
             state = list(after) if isinstance(after, tuple) else [after]
             states[t + 1] = [s.detach() for s in state]
@@ -107,20 +111,29 @@ def test_trajectory_equals_torch(cell: str, k1: int, k2: int, options: str, rng:
     follow(cell, k1, k2, options, rng)
 
 
+@pytest.mark.parametrize(("k1", "k2"), [(5, 5), (4, 7), (6, 4)])
+@pytest.mark.parametrize("options", ["h_detach", "h_detach and dropout", "h_detach and documents"])
+def test_trajectory_with_h_detach(k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
+    follow("lstm", k1, k2, options, rng)
+
+
 def test_trajectory_on_each_backend(each_backend: str, rng: np.random.Generator) -> None:
-    for cell, options in (("rnn", "dropout"), ("lstm", "learned")):
+    for cell, options in (("rnn", "dropout"), ("lstm", "learned"), ("lstm", "h_detach")):
         follow(cell, 4, 7, options, rng)
 
 
 def follow(cell: str, k1: int, k2: int, options: str, rng: np.random.Generator) -> None:
     """Train here and in torch, and compare every update."""
-    documents = [0, 4, 5, 30, 43] if options in ("documents", "learned") else None
+    documents = [0, 4, 5, 30, 43] if "documents" in options or options == "learned" else None
     rows = ContiguousRows(rng.integers(0, 6, B * 17 + 2), batch=B, documents=documents)
     model = new(cell, rng, learned=options == "learned")
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {}
-    if options == "dropout":
+    if "dropout" in options:
         ours, theirs = ({"dropout": 0.4, "rng": np.random.default_rng(7)} for _ in range(2))
+    if "h_detach" in options:
+        for one in (ours, theirs):
+            one |= {"h_detach": 0.5, "rng": np.random.default_rng(7)}
     if options == "penalty":
         ours["regularization"] = lambda h, reset: (0.3 * (h**2).mean(), 0.6 * h / h.size)
         theirs["alpha"] = 0.3
@@ -351,10 +364,14 @@ def test_refuses_arguments(rng: np.random.Generator) -> None:
         ({"k1": 5, "k2": 0}, "k2: expected an integer of at least 1; got 0"),
         ({"k1": 5, "dropout": 1.5}, "dropout: expected a number between 0 and 1"),
         ({"k1": 5, "dropout": 0.5}, "rng: expected a generator that draws the dropout masks; got None"),
+        ({"k1": 5, "h_detach": 1.5}, "h_detach: expected a number between 0 and 1"),
+        ({"k1": 5, "h_detach": 0.5}, "h_detach: expected 0 for an RNN, whose gradient has no other path; got 0.5"),
         ({"k1": 12, "k2": 2}, "rows: expected more than k1 - k2 = 10 steps; got 10"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             LanguageModel(model, rows, **arguments)
+    with pytest.raises(ValueError, match=r"^rng: expected a generator that draws where h is detached; got None"):
+        LanguageModel(new("lstm", rng), rows, k1=5, h_detach=0.5)
     with pytest.raises(TypeError, match=r"^rows: expected ContiguousRows of codes; got an array"):
         LanguageModel(model, rows.inputs, k1=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^rows: expected ContiguousRows of codes"):

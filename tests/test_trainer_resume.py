@@ -57,7 +57,7 @@ def new(kind: str) -> tuple[Any, Any, dict[str, Any]]:
         )
         return task, RMSprop(model.parameters, lr=0.01, momentum=0.5), {"evaluate_every": 5}
     if kind == "overlapping":
-        task = language("lstm", 4, 9, dropout=0.2, regularization=penalty)
+        task = language("lstm", 4, 9, dropout=0.2, h_detach=0.4, regularization=penalty)
         return task, Adam(task.parameters, lr=0.02, amsgrad=True), {"schedule": schedules.cosine(STEPS)}
     if kind == "learned":
         task = language("lstm", 5, 5, learned=True, wrapped=True)
@@ -240,12 +240,13 @@ def test_another_optimizer_or_problem_is_refused(tmp_path: Path) -> None:
     for changes, message in (
         ({"k1": 5, "k2": 9}, "k1=4; got k1=5"),
         ({"k1": 4, "k2": 9, "dropout": 0.5}, r"dropout=0\.2; got dropout=0\.5"),
+        ({"k1": 4, "k2": 9, "h_detach": 0.0}, r"h_detach=0\.4; got h_detach=None"),
         (
             {"k1": 4, "k2": 9, "dropout": 0.2, "regularization": None},
             "regularization='penalty'; got regularization=None",
         ),
     ):
-        task = language("lstm", **({"dropout": 0.2, "regularization": penalty} | changes))
+        task = language("lstm", **({"dropout": 0.2, "h_detach": 0.4, "regularization": penalty} | changes))
         with pytest.raises(ValueError, match=f"^resume: the run was made with {message}$"):
             Trainer(
                 task, Adam(task.parameters, lr=0.02, amsgrad=True), steps=9, folder=tmp_path / "l", resume=True,

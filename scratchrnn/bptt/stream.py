@@ -170,6 +170,7 @@ class Stream:
         d_state: State | None = None,
         *,
         clip: float | None = None,
+        detach_h: BoolArray | None = None,
     ) -> StreamGradients:
         """Backpropagate through the steps of one `forward` call, and no further.
 
@@ -181,9 +182,10 @@ class Stream:
         d_state : ndarray, or (dh, dc) for an LSTM, optional
             dL/d(state after the last step).
         clip : float, optional
+        detach_h : ndarray of bool, of the shape of `reset`, optional
             As in the layer's backward.
         """
-        return backward(self.layer, trace, d_output, d_state, clip=clip)
+        return backward(self.layer, trace, d_output, d_state, clip=clip, detach_h=detach_h)
 
     def reset(self) -> None:
         """Forget the state: the next call begins anew, with any batch size."""
@@ -253,7 +255,13 @@ def infer(
 
 @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
 def backward(
-    layer: Layer, trace: StreamTrace, d_output: FloatArray | None, d_state: State | None, *, clip: float | None = None
+    layer: Layer,
+    trace: StreamTrace,
+    d_output: FloatArray | None,
+    d_state: State | None,
+    *,
+    clip: float | None = None,
+    detach_h: Any = None,
 ) -> StreamGradients:
     """Undo `forward`: pieces get their gradients apart, rows get them back."""
     if not isinstance(trace, StreamTrace):
@@ -266,7 +274,10 @@ def backward(
     ends = enter_state(layer, d_state, pieces.batch, batched, name="d_state")
     d_ends = tuple(None if d is None else _spread(d, pieces) for d in ends)  # undoes the choice of rows' last pieces
     d_last = None if d_state is None else cast(State, d_ends if layer.cell.has_c else d_ends[0])
-    grads = layer.backward(trace.trace, d_output, d_last, clip=clip)
+    if detach_h is not None:
+        mask = pieces.unfold(enter_steps(layer, "detach_h", detach_h, pieces.steps, pieces.batch, batched))
+        detach_h = mask.T if layer.batch_first else mask
+    grads = layer.backward(trace.trace, d_output, d_last, clip=clip, detach_h=detach_h)
     dx = pieces.fold(edge.time_major(cast(FloatArray, grads.input), batch_first=layer.batch_first, batched=True))
     starts = _arrays(cast(State, grads.state))  # (L, N, ·)
     begins = pieces.begins
@@ -299,7 +310,7 @@ def _enter(
     """x (T, B, I), the state at the start of each piece (L, N, ·), the pieces, whether there is a batch axis."""
     xs, batched = edge.view_input(x, input_size=layer.input_size, batch_first=layer.batch_first, dtype=layer.dtype)
     steps, batch, _ = xs.shape
-    mask = enter_reset(layer, reset, steps, batch, batched)
+    mask = enter_steps(layer, "reset", reset, steps, batch, batched)
     carried = enter_state(layer, state, batch, batched)
     if carried[0] is None:
         mask[0] = True
@@ -317,13 +328,13 @@ def _enter(
     return xs, tuple(starts), pieces, batched
 
 
-def enter_reset(layer: Layer, reset: Any, steps: int, batch: int, batched: bool) -> BoolArray:
+def enter_steps(layer: Layer, name: str, mask: Any, steps: int, batch: int, batched: bool) -> BoolArray:
     """The mask as (T, B), a copy; all False when absent."""
-    if reset is None:
+    if mask is None:
         return np.zeros((steps, batch), bool)
     shape = (steps,) if not batched else (batch, steps) if layer.batch_first else (steps, batch)
-    check_mask("reset", reset, shape=shape, why="with a value for each step and sample")
-    return (reset[:, None] if not batched else reset.T if layer.batch_first else reset).copy()
+    check_mask(name, mask, shape=shape, why="with a value for each step and sample")
+    return (mask[:, None] if not batched else mask.T if layer.batch_first else mask).copy()
 
 
 def enter_state(

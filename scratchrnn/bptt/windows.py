@@ -29,6 +29,7 @@ from scratchrnn.bptt.stream import StreamGradients, StreamTrace
 from scratchrnn.trace import State
 
 Inputs = FloatArray | Callable[[int, int], FloatArray]
+Steps = BoolArray | Callable[[int, int], BoolArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,7 @@ def windows(
     begin: int = 0,
     reset: BoolArray | None = None,
     clip: float | None = None,
+    detach_h: Steps | None = None,
 ) -> Iterator[Window]:
     """Truncated backpropagation through time: a window every k1 steps, its gradient over the last k2.
 
@@ -104,6 +106,9 @@ def windows(
         True where the state before that step is the initial one, whatever came before.
     clip : float, optional
         As in the layer's backward.
+    detach_h : ndarray of bool, of the shape of `reset`, or callable, optional
+        As in the layer's backward; or detach_h(start, stop), called once for each window, which returns it for steps
+        [start, stop).
 
     Yields
     ------
@@ -138,13 +143,14 @@ def windows(
         total = _time(layer, "x", x)
         if steps is not None and check_positive_int("steps", steps) != total:
             raise ValueError(f"steps: expected None or the {total} of x; got {steps}")
-    arrays: dict[str, Any] = {"d_output": None if callable(d_output) else d_output, "reset": reset}
+    arrays: dict[str, Any] = {"d_output": d_output, "detach_h": detach_h}
+    arrays = {name: array for name, array in arrays.items() if not callable(array)} | {"reset": reset}
     for name, array in arrays.items():
         if array is not None and _time(layer, name, array) != total:
             raise ValueError(f"{name}: expected {total} time steps; got shape {array.shape}")
     stream._initial(layer, initial)
     spans = schedule(total, k1, k2, begin)
-    return _run(_Source(layer, x, d_output, reset, initial, clip), spans, state, begin)
+    return _run(_Source(layer, x, d_output, reset, initial, clip, detach_h), spans, state, begin)
 
 
 @dataclass
@@ -157,6 +163,7 @@ class _Source:
     reset: Any
     initial: State | None
     clip: float | None
+    detach_h: Any
 
     def part(self, array: Any, start: int, stop: int) -> Any:
         """Steps [start, stop) of an array in the layer's layout."""
@@ -184,7 +191,10 @@ class _Source:
 
     def backward(self, span: Span, trace: StreamTrace) -> StreamGradients:
         """The gradients of the window's new losses."""
-        return stream.backward(self.layer, trace, self._cotangent(span, trace.output), None, clip=self.clip)
+        d_output = self._cotangent(span, trace.output)
+        given = self.detach_h
+        mask = given(span.start, span.stop) if callable(given) else self.part(given, span.start, span.stop)
+        return stream.backward(self.layer, trace, d_output, None, clip=self.clip, detach_h=mask)
 
     def _cotangent(self, span: Span, output: FloatArray) -> FloatArray | None:
         """dL/d(output) of the whole window: zero on steps whose losses other windows have."""
@@ -228,7 +238,7 @@ def _time(layer: Layer, name: str, array: Any) -> int:
     """T of an array in the layer's layout."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array; got {describe(array)}")
-    axes = (2, 1) if name == "reset" else (3, 2)
+    axes = (2, 1) if name in ("reset", "detach_h") else (3, 2)
     if array.ndim not in axes:
         raise ValueError(f"{name}: expected {axes[0]} axes, or {axes[1]} without a batch; got shape {array.shape}")
     return array.shape[1 if array.ndim == axes[0] and layer.batch_first else 0]

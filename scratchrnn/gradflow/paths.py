@@ -19,10 +19,13 @@ and η is what full backpropagation makes of ν, given to it as the gradient of 
 both parts have their digits where one is a billionth of the other.
 
 The product of forget gates is (3) from one cell to an earlier one with nothing read in between. Beside it stands the
-truth, with J_t the Jacobian of step t of (h, c) and [·]_cc its block from c to c:
+truth, with J_t the Jacobian of step t of (h, c), and h_{T-k} = W_hr (o ⊙ tanh(c_{T-k})) following c_{T-k}, as it does:
 
-    Π_k = D(f_T ⊙ f_{T-1} ⊙ ... ⊙ f_{T-k+1})              the product
-    ∂c_T/∂c_{T-k} = [J_T J_{T-1} ... J_{T-k+1}]_cc        the truth
+    Π_k = D(f_T ⊙ f_{T-1} ⊙ ... ⊙ f_{T-k+1})                                      the product
+    J = J_T J_{T-1} ... J_{T-k+1}
+    dc_T/dc_{T-k} = J_cc + J_ch W_hr D(o_{T-k} ⊙ (1 - tanh²(c_{T-k})))            the truth                   (5)
+
+W_hr = 1 without a projection. Of the initial state, where h_0 and c_0 are given apart, J_cc is all.
 """
 
 from __future__ import annotations
@@ -107,7 +110,7 @@ class ForgetProduct:
     product : ndarray (L, K+1)
         ‖f_T ⊙ ... ⊙ f_{T-k+1}‖ of each layer.
     truth : ndarray (L, K+1)
-        ‖∂c_T/∂c_{T-k}‖, through every path.
+        ‖dc_T/dc_{T-k}‖, through every path.
     count : ndarray (K+1,) of int
         Sequences of at least k steps, over which the median is taken.
     """
@@ -155,8 +158,8 @@ def split_paths(
 
     References
     ----------
-    Arpit et al., h-detach: modifying the LSTM gradient towards better optimization, arXiv:1810.03023, 2018: section 2.2
-    splits the Jacobian so.
+    Arpit et al., h-detach: modifying the LSTM gradient towards better optimization, arXiv:1810.03023, 2018, where a
+    step's Jacobian falls into A_t, the linear path, and B_t, the rest.
 
     Examples
     --------
@@ -203,10 +206,11 @@ def split_paths(
 
 
 def forget_product(trace: Trace, *, max_lag: int | None = None) -> ForgetProduct:
-    """Compare the product of forget gates with the Jacobian ∂c_T/∂c_{T-k} that it is taken for, at every lag.
+    """Compare the product of forget gates with the Jacobian dc_T/dc_{T-k} that it is taken for, at every lag.
 
-    Both in float64, whatever the trace is. All H rows of the Jacobian are carried back together, step by step: about H
-    times the arithmetic of a backward pass, for each layer. `max_lag` limits it.
+    The truth is what autograd would give for the cell states as computed, h_{T-k} following c_{T-k}. Both are in float64,
+    whatever the trace is. All H rows of the Jacobian are carried back together, step by step: about H times the
+    arithmetic of a backward pass, for each layer. `max_lag` limits it.
 
     Parameters
     ----------
@@ -257,17 +261,27 @@ def _norms_by_lag(trace: Trace, linear: Linearized, n: int, lags: int) -> FloatA
     f, lengths, own = trace[n].f, linear.lengths, linear.slices[n, "c"]
     hidden = own.stop - own.start
     product = np.ones((linear.batch, hidden))
-    truth = np.zeros((linear.batch, hidden, linear.size))
-    truth[:, :, own] = np.eye(hidden)
+    rows = np.zeros((linear.batch, hidden, linear.size))  # of J
+    rows[:, :, own] = np.eye(hidden)
     norms = np.zeros((2, lags + 1, linear.batch))
     for slot in range(linear.steps, max(int(lengths.min()) - lags, 0) - 1, -1):
         lag = lengths - slot
         b = np.flatnonzero((lag >= 0) & (lag <= lags))
         # hypot, since the square of 1e-200 is zero
         norms[0, lag[b], b] = np.hypot.reduce(product[b], axis=1)
-        norms[1, lag[b], b] = np.hypot.reduce(truth[b][:, :, own], axis=(1, 2))
+        norms[1, lag[b], b] = np.hypot.reduce(_c_to_c(trace, linear, n, slot, rows)[b], axis=(1, 2))
         if slot:
-            truth, _ = linear.vjp(slot - 1, truth)
+            rows, _ = linear.vjp(slot - 1, rows)
             running = slot <= lengths
             product[running] *= f[slot - 1, running]
     return norms
+
+
+def _c_to_c(trace: Trace, linear: Linearized, n: int, slot: int, rows: FloatArray) -> FloatArray:
+    """Equation (5): rows (B, H, S), taken with respect to c of layer n in a slot, h following it: (B, H, H)."""
+    to_h, to_c = rows[:, :, linear.slices[n, "h"]], rows[:, :, linear.slices[n, "c"]]
+    if slot == 0:
+        return to_c
+    w_hr = trace.parameters.get(f"weight_hr_l{n}")
+    through = to_h if w_hr is None else to_h @ w_hr
+    return to_c + through * (trace[n].o[slot - 1] * (1 - np.tanh(trace[n].c[slot]) ** 2))[:, None]

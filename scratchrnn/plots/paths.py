@@ -54,7 +54,7 @@ def gradient_paths(ax: Axes, paths: PathsByDistance, *, layer: int = 0) -> None:
 
 @style()
 def forget_product(ax: Axes, found: ForgetProduct, *, layer: int = 0) -> None:
-    """Draw the norm of ∂c_T/∂c_{T-k} by lag k, and that of the product of forget gates, on a logarithmic axis.
+    """Draw the norm of dc_T/dc_{T-k} by lag k, and that of the product of forget gates, on a logarithmic axis.
 
     A thin line at the last lag at which both are above 0 says how many times too small, or too large, the product is.
 
@@ -87,7 +87,7 @@ def forget_product(ax: Axes, found: ForgetProduct, *, layer: int = 0) -> None:
         if off > 1.05:
             ends.append((k, float(np.sqrt(truth[k]) * np.sqrt(product[k])), said, MUTED))
     ax.set_xlabel("Lag k (time steps)")
-    ax.set_ylabel("Norm of ∂c$_T$ / ∂c$_{T-k}$")
+    ax.set_ylabel("Norm of dc$_T$ / dc$_{T-k}$")
     name_ends(ax, ends)
 
 

@@ -7,6 +7,9 @@
 
     d, d'   dropout masks, drawn for each window and locked through it; ones where there is no dropout
 
+With h-detach (Arpit et al. 2018, arXiv:1810.03023), at each step of a window, with some probability and for all rows at
+once, the gates pass no gradient on to h_{t-1}: what goes back there goes along c.
+
 An update every k1 steps, its gradient over the last k2 (see `scratchrnn.bptt.schedule`). An epoch is one way through
 the rows; the next begins with the initial state, as a document does.
 """
@@ -17,13 +20,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from scratchrnn import backends
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, check_probability, describe
 from scratchrnn.bptt import Window, schedule, windows
 from scratchrnn.checkpoint import generator_states, generators, set_generator_states
 from scratchrnn.data import ContiguousRows
-from scratchrnn.layers.dropout import draw_mask
+from scratchrnn.layers.dropout import draw_hits, draw_mask
 from scratchrnn.layers.embedding import EmbeddingTrace
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
@@ -59,8 +64,10 @@ class LanguageModel:
         Share of the units of embedding and output that are dropped.
     clip : float, optional
         Bound on each element of dL/da_t, as in the layer's backward.
+    h_detach : float
+        Probability of h-detach at a step; for an LSTM.
     rng : numpy.random.Generator, optional
-        Draws the masks; needed with dropout.
+        Draws the masks; needed with dropout or h-detach.
 
     Attributes
     ----------
@@ -96,6 +103,7 @@ class LanguageModel:
         regularization: Penalty | None = None,
         dropout: float = 0.0,
         clip: float | None = None,
+        h_detach: float = 0.0,
         rng: Rng | None = None,
     ) -> None:
         if not isinstance(rows, ContiguousRows) or rows.inputs.dtype.kind not in "iu":
@@ -107,8 +115,12 @@ class LanguageModel:
             raise ValueError(f"rows: expected more than k1 - k2 = {self.k1 - self.k2} steps; got {rows.steps}")
         self.regularization, self.clip = regularization, clip
         self.dropout = check_probability("dropout", dropout)
-        if self.dropout and rng is None:
-            raise ValueError("rng: expected a generator that draws the dropout masks; got None")
+        self.h_detach = check_probability("h_detach", h_detach)
+        if self.h_detach and model.cell != "lstm":
+            raise ValueError(f"h_detach: expected 0 for an RNN, whose gradient has no other path; got {h_detach}")
+        for name, needed in (("the dropout masks", self.dropout), ("where h is detached", self.h_detach)):
+            if needed and rng is None:
+                raise ValueError(f"rng: expected a generator that draws {name}; got None")
         self.rng = None if rng is None else check_rng("rng", rng)
         self.parameters = model.parameters
         self._settings = self._describe()
@@ -149,7 +161,7 @@ class LanguageModel:
         return windows(
             self.model.rnn, self._read, self._predict, k1=self.k1, k2=self.k2, state=self._carry,
             initial=initial_state(self.model), steps=self.rows.steps, begin=self.position,
-            reset=reset if reset.any() else None, clip=self.clip,
+            reset=reset if reset.any() else None, clip=self.clip, detach_h=self._detached if self.h_detach else None,
         )  # fmt: skip
 
     def _read(self, start: int, stop: int) -> FloatArray:
@@ -184,6 +196,11 @@ class LanguageModel:
         if not self.dropout:
             return None
         return draw_mask((1, *shape[1:]), self.dropout, self.model.dtype, cast(Rng, self.rng))
+
+    def _detached(self, start: int, stop: int) -> BoolArray:
+        """Where h is detached (T, B): at a step for all rows or for none."""
+        hits = draw_hits((stop - start, 1), self.h_detach, cast(Rng, self.rng))
+        return np.repeat(hits, self.rows.batch, axis=1)
 
     # --- held out
 
@@ -227,6 +244,7 @@ class LanguageModel:
         own["held_out"] = None if self.held_out is None else _digest(self.held_out)
         own["layer"] = repr(self.model.rnn)  # with what drops out in it
         own["backend"] = self.model.rnn.backend or backends.current()  # another one rounds otherwise
+        own |= {"h_detach": self.h_detach} if self.h_detach else {}  # runs from before it was there go on
         penalty = None if self.regularization is None else name_of(self.regularization)
         return own | {"regularization": penalty}
 
