@@ -22,7 +22,10 @@ from typing import Any
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # puts the two ends where the browser expects them, and becomes it
 EXEC = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
-KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}  # fmt: skip
+KEYS = {  # what the browser wants to know of a key besides its name
+    "Enter": 13, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
 TIMEOUT = 60.0  # seconds for one answer
 
 
@@ -104,7 +107,9 @@ class Chromium:
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in {"error", "warning"}:
             self.errors.append(parameters["entry"]["text"])
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, *, scheme: str = "light", touch: bool = False) -> None:
+    def open(
+        self, path: Path, width: int = 1280, height: int = 900, *, scheme: str = "light", touch: bool = False
+    ) -> None:
         """Load a file in a window of this size and colour scheme."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
@@ -126,7 +131,9 @@ class Chromium:
         """A point within an element, by shares of its width and height, after scrolling it into view."""
         where = f"document.querySelector({json.dumps(selector)})"
         self.js(f"{where}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        left, top, width, height = self.js(f"(r => [r.left, r.top, r.width, r.height])({where}.getBoundingClientRect())")
+        left, top, width, height = self.js(
+            f"(r => [r.left, r.top, r.width, r.height])({where}.getBoundingClientRect())"
+        )
         return left + x * width, top + y * height
 
     def hover(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:

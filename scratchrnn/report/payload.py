@@ -1,9 +1,10 @@
 """What the live part of the page reads: a stretch in both models as JSON, small and safe inside HTML.
 
-    value = code * scale        code int16, little-endian, base64; scale = max |value| / 32767; code -32768: not finite
+    value = code * scale      code float16, little-endian, base64; scale the power of 2 with max |code| in (2^14, 2^15]
 
-so that a value is off by at most half of its array's scale. Gradient norms span many powers of ten and stand as
-numbers with three significant digits, probabilities with four decimals.
+so that a value is off by at most 2^-11 of itself, one below 2^-29 of the largest by at most 2^-40 of that; NaN and
+infinite ones stay what they are. Gradient norms stand as numbers with three significant digits, probabilities with four
+decimals; null is one that is not finite.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scratchrnn.report.words import NAMES
 from scratchrnn.study import Measurement, Stretch
 
 UNITS = 256  # of each layer at most: more rows than a screen has
-LARGEST, NOT_FINITE = 32767, -32768
+EXPONENT = 15  # of the largest code: float16 ends at 2^16
 
 # name in a stretch: sign, words, colour map, end of its range (None: from the numbers); in the order of the page
 QUANTITIES: dict[str, tuple[str, str, str, float | None]] = {
@@ -61,10 +62,10 @@ def payload(models: Mapping[str, Measurement]) -> str:
 
 def pack(array: FloatArray) -> dict[str, Any]:
     """An array (K, H) as `scale` and base64 `data`."""
-    finite = np.isfinite(array)
-    values = np.where(finite, array, 0).astype(np.float64)
-    scale = float(np.abs(values).max(initial=0)) / LARGEST or 1.0
-    codes = np.where(finite, np.rint(values / scale), NOT_FINITE).astype("<i2")
+    largest = float(np.abs(array[np.isfinite(array)]).max(initial=0))
+    scale = 2.0 ** (math.ceil(math.log2(largest)) - EXPONENT) if largest > 0 else 1.0
+    with np.errstate(all="ignore"):  # what is far below the largest becomes subnormal
+        codes = (array.astype(np.float64) / scale).astype("<f2")
     return {"scale": scale, "data": base64.b64encode(codes.tobytes()).decode()}
 
 
