@@ -108,12 +108,22 @@ class Chromium:
             self.errors.append(parameters["entry"]["text"])
 
     def open(
-        self, path: Path, width: int = 1280, height: int = 900, *, scheme: str = "light", touch: bool = False
+        self,
+        path: Path,
+        width: int = 1280,
+        height: int = 900,
+        *,
+        scheme: str = "light",
+        motion: str = "no-preference",
+        touch: bool = False,
+        scripts: bool = True,
     ) -> None:
-        """Load a file in a window of this size and colour scheme."""
+        """Load a file in a window of this size, in this colour scheme, with or without motion, touch and scripts."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
+        self.call("Emulation.setEmulatedMedia", features=[{"name": n, "value": v} for n, v in wishes.items()])
+        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.errors, self.requests = [], []
         before = self.loaded
         self.call("Page.navigate", url=path.resolve().as_uri())

@@ -16,7 +16,7 @@
   const STOPS = {
     diverging: "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f",
     dark: "b9e0ff 6db5ee 3a82bf 245582 1d3148 1e2127 45271f 84402a c05a38 ec8a63 ffd0b5",
-    sequential: "00224e 123570 3b496c 575d6d 707173 8a8678 a59c74 c3b369 e1cc55 fee838",
+    sequential: "00224e 083370 35456c 4f576c 666970 7d7c78 948e77 aea371 c8b866 e5cf52 fee838",
   };
   const RAMPS = Object.fromEntries(Object.entries(STOPS).map(([name, stops]) => [name, ramp(stops.split(" "))]));
   const darkTheme = matchMedia("(prefers-color-scheme: dark)");
@@ -78,20 +78,9 @@
   const prediction = () => chosen.held ?? chosen.at;
   const value = (name, k, unit) => values(name)[k * layer().units + unit];
 
-  function float16(bits) {
-    const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
-    let size = exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24;
-    if (exponent === 31) size = fraction ? NaN : Infinity;
-    return bits >> 15 ? -size : size;
-  }
-
   function values(name) {
     const array = layer().arrays[name];
-    if (!array.values) {
-      const bytes = atob(array.data);
-      array.values = Float64Array.from({ length: bytes.length / 2 }, (_, n) =>
-        array.scale * float16(bytes.charCodeAt(2 * n) | (bytes.charCodeAt(2 * n + 1) << 8)));
-    }
+    array.values ??= new Float32Array(Uint8Array.from(atob(array.data), (c) => c.charCodeAt(0)).buffer);
     return array.values;
   }
 
