@@ -22,7 +22,10 @@ from typing import Any
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # puts the two ends where the browser expects them, and becomes it
 EXEC = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
-KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}  # fmt: skip
+KEYS = {  # what the browser wants to know of a key besides its name
+    "Enter": 13, "Escape": 27, "PageUp": 33, "PageDown": 34, "End": 35, "Home": 36,
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
 TIMEOUT = 60.0  # seconds for one answer
 
 
@@ -105,12 +108,22 @@ class Chromium:
             self.errors.append(parameters["entry"]["text"])
 
     def open(
-        self, path: Path, width: int = 1280, height: int = 900, *, scheme: str = "light", touch: bool = False
+        self,
+        path: Path,
+        width: int = 1280,
+        height: int = 900,
+        *,
+        scheme: str = "light",
+        motion: str = "no-preference",
+        touch: bool = False,
+        scripts: bool = True,
     ) -> None:
-        """Load a file in a window of this size and colour scheme."""
+        """Load a file in a window of this size, in this colour scheme, with or without motion, touch and scripts."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
+        self.call("Emulation.setEmulatedMedia", features=[{"name": n, "value": v} for n, v in wishes.items()])
+        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.errors, self.requests = [], []
         before = self.loaded
         self.call("Page.navigate", url=path.resolve().as_uri())

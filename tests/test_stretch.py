@@ -11,6 +11,8 @@ import torch
 from scratchrnn.interop.torch import to_module
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
+from scratchrnn.study import Settings
+from scratchrnn.study.measure import measure
 from scratchrnn.study.stretch import Stretch, measure_stretch
 from scratchrnn.testing import TOLERANCE, assert_close
 
@@ -110,3 +112,15 @@ def test_one_step_and_two_characters(rng: np.random.Generator) -> None:
 def test_too_little_to_read(codes: Any, rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match=r"codes: expected shape \(K \+ 1,\) with at least one character"):
         measure_stretch(tiny("rnn", rng), codes, start("rnn", rng))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_study_reads_on_from_its_warm_up(cell: str, rng: np.random.Generator) -> None:
+    settings = Settings(distance=6, warm_up=4, sequences=2, trials=2, trial_length=3)
+    model = tiny(cell, rng, layers=1)
+    held_out = rng.integers(0, len(CHARACTERS), 40)
+    got = measure(model, held_out, settings).stretch
+    assert got.text == model.vocabulary.decode(held_out[4:10])
+    assert got.following == model.vocabulary.decode(held_out[5:11])
+    trace = model.forward(held_out[:10, None])
+    assert_close("h", got.layers[0]["h"], trace.rnn.h[5:, 0], rel=EXACT)

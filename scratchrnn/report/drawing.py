@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scratchrnn import plots
 
 WIDE, NARROW = 8.0, 3.75  # inches, 96 pixels each on the page
+CELL_LIMIT = 3.0  # of the colours for c; tanh(3) is 0.995, so what lies beyond looks the same to h
 
 # what the page may recolour, by its theme; the others of matplotlib's colours stay
 THEMED = {

@@ -8,20 +8,21 @@
   const data = JSON.parse(document.getElementById("live-data").textContent);
   const $ = (name) => document.getElementById(`live-${name}`);
   const steps = data.text.length;
-  const chosen = { model: data.models.length - 1, layer: 0, quantity: "h", order: "slow", at: steps >> 1, held: null, unit: 0 };
+  const chosen = { model: data.models.length - 1, layer: 0, quantity: "h", order: "slow", unit: 0, at: (3 * steps) >> 2 };
+  chosen.held = null; // the character after which a prediction is held, while `at` goes on
 
   // --- colours: ColorBrewer's RdBu and cividis (Nuñez, Anderton, Renslow, 2018); the dark theme has a dark middle
 
   const STOPS = {
-    diverging: ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7", "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"],
-    dark: ["#b9e0ff", "#6db5ee", "#3a82bf", "#245582", "#1d3148", "#1e2127", "#45271f", "#84402a", "#c05a38", "#ec8a63", "#ffd0b5"],
-    sequential: ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"],
+    diverging: "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f",
+    dark: "b9e0ff 6db5ee 3a82bf 245582 1d3148 1e2127 45271f 84402a c05a38 ec8a63 ffd0b5",
+    sequential: "00224e 083370 35456c 4f576c 666970 7d7c78 948e77 aea371 c8b866 e5cf52 fee838",
   };
-  const RAMPS = Object.fromEntries(Object.entries(STOPS).map(([name, stops]) => [name, ramp(stops)]));
+  const RAMPS = Object.fromEntries(Object.entries(STOPS).map(([name, stops]) => [name, ramp(stops.split(" "))]));
   const darkTheme = matchMedia("(prefers-color-scheme: dark)");
 
   function ramp(stops) {
-    const rgb = stops.map((hex) => [1, 3, 5].map((n) => parseInt(hex.slice(n, n + 2), 16)));
+    const rgb = stops.map((hex) => [0, 2, 4].map((n) => parseInt(hex.slice(n, n + 2), 16)));
     return Array.from({ length: 256 }, (_, n) => {
       const place = (n / 255) * (stops.length - 1);
       const low = Math.min(Math.floor(place), stops.length - 2);
@@ -29,8 +30,9 @@
     });
   }
 
-  const colors = (name) => RAMPS[data.quantities[name].map === "diverging" && darkTheme.matches ? "dark" : data.quantities[name].map];
-  const span = (name, limit) => [data.quantities[name].map === "diverging" ? -limit : 0, limit];
+  const signed = (name) => data.quantities[name].map === "diverging";
+  const colors = (name) => RAMPS[signed(name) && darkTheme.matches ? "dark" : data.quantities[name].map];
+  const span = (name, limit) => [signed(name) ? -limit : 0, limit];
 
   function color(name, limit, value) {
     if (Number.isNaN(value)) return [136, 136, 136];
@@ -45,12 +47,13 @@
   const SIGNS = { "\n": "⏎", "\r": "↵", "\t": "⇥" };
   const SPOKEN = { " ": "space", "\n": "line end", "\r": "carriage return", "\t": "tab" };
   const sign = (c) => SIGNS[c] ?? (/\p{Zs}/u.test(c) ? "␣" : /[\p{C}\p{M}\p{Z}]/u.test(c) ? "□" : c);
-  const spoken = (c) => SPOKEN[c] ?? (sign(c) === "□" ? `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}` : c);
+  const code = (c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+  const spoken = (c) => SPOKEN[c] ?? (sign(c) === "□" ? code(c) : c);
   const superscript = (n) => String(n).replace(/./g, (d) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(d)]);
   const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
   function number(value) {
-    if (value === null || Number.isNaN(value)) return "not finite";
+    if (!Number.isFinite(value)) return "not finite"; // null is one as well
     const size = Math.abs(value);
     if (value === 0) return "0";
     if (size >= 0.01 && size < 1000) return value.toFixed(size < 10 ? 3 : 1).replace("-", "−");
@@ -58,9 +61,12 @@
     return `${digits}·10${superscript(Number(exponent))}`.replace("-", "−");
   }
 
+  const short = (value) => String(value).replace("-", "−");
+
   function percent(p) {
     if (p === null) return "not finite";
-    if (p >= 0.9995 && p < 1) return ">99.9%";
+    if (p === 0 || p === 1) return `${100 * p}%`;
+    if (p >= 0.995) return p >= 0.9995 ? ">99.9%" : `${(100 * p).toFixed(1)}%`;
     return p >= 0.1 ? `${(100 * p).toFixed(0)}%` : p >= 0.001 ? `${(100 * p).toFixed(1)}%` : "<0.1%";
   }
 
@@ -74,13 +80,7 @@
 
   function values(name) {
     const array = layer().arrays[name];
-    if (!array.values) {
-      const bytes = atob(array.data);
-      array.values = Float64Array.from({ length: bytes.length / 2 }, (_, n) => {
-        const code = ((bytes.charCodeAt(2 * n) | (bytes.charCodeAt(2 * n + 1) << 8)) << 16) >> 16; // little-endian, signed
-        return code === -32768 ? NaN : code * array.scale;
-      });
-    }
+    array.values ??= new Float32Array(Uint8Array.from(atob(array.data), (c) => c.charCodeAt(0)).buffer);
     return array.values;
   }
 
@@ -122,10 +122,13 @@
     });
     const shades = colors(chosen.quantity).filter((_, n) => n % 15 === 0).map((rgb) => `rgb(${rgb})`);
     const [low, high] = span(chosen.quantity, limit);
+    const beyond = values(chosen.quantity).some((v) => Math.abs(v) > limit);
     const cut = layer().size > layer().units ? `; the first ${layer().units} of ${layer().size} units` : "";
+    const bar = element("i", { style: `background:linear-gradient(90deg,${shades})` });
+    const ends = [`${beyond && low < 0 ? "≤ " : ""}${short(low)}`, `${beyond ? "≥ " : ""}${short(high)}`];
     $("legend").replaceChildren(
       element("span", {}, `${data.quantities[chosen.quantity].sign}, one row for each unit${cut}`),
-      element("span", { class: "scale" }, number(low), element("i", { style: `background:linear-gradient(90deg,${shades})` }), number(high)),
+      element("span", { class: "scale" }, ends[0], bar, ends[1]),
     );
   }
 
@@ -139,7 +142,8 @@
   function drawControls() {
     [...$("models").children].forEach((tab, n) => tab.setAttribute("aria-pressed", n === chosen.model));
     fillSelect("layer", model().layers.map((_, n) => [n, n + 1]));
-    fillSelect("quantity", names().map((name) => [name, `${data.quantities[name].sign}: ${data.quantities[name].words}`]));
+    const quantity = (name) => [name, `${data.quantities[name].sign}: ${data.quantities[name].words}`];
+    fillSelect("quantity", names().map(quantity));
     fillSelect("order", [["slow", "slow units first"], ["alike", "alike together"], ["number", "by number"]]);
   }
 
@@ -160,8 +164,8 @@
     const ticks = [1, 2, 3, 4].map((n) => label(`10${superscript(top - n)}`, 20 * n));
     $("bars").replaceChildren(stretched(...grid, ...bars), ...ticks);
     $("what-gradient").replaceChildren(
-      "Gradient of the loss at ", element("b", {}, sign(data.text[t])), ` → `, element("b", {}, sign(data.following[t])),
-      ", its norm at each character read",
+      "Gradient of the loss of predicting ", element("b", {}, sign(data.following[t])), " after ",
+      element("b", {}, sign(data.text[t])), ": its norm at each character read",
     );
     [...$("text").children].forEach((cell, k) => {
       // three powers of ten below the largest it has faded
@@ -173,94 +177,104 @@
   }
 
   function drawPanel({ norms, largest }) {
-    const t = prediction();
-    const k = chosen.at;
+    const [t, k] = [prediction(), chosen.at];
     $("glyph").textContent = sign(data.text[k]);
     $("position").textContent = `character ${k + 1} of ${steps}`;
     $("context").textContent = `…${data.text.slice(Math.max(0, k - 16), k + 1).map(sign).join("")}`;
-    $("predicts").replaceChildren(`${model().name} expects`, chosen.held === null ? "" : element("span", {}, ` after ${sign(data.text[t])}, held`));
-    const true_ = data.following[t];
-    const candidates = model().candidates[t].map(([c, p]) => [c, p]);
-    if (!candidates.some(([c]) => c === true_)) candidates.push([true_, model().probability[t]]);
-    $("candidates").replaceChildren(
-      ...candidates.map(([c, p]) =>
-        element("div", { class: c === true_ ? "bar true" : "bar" }, element("b", {}, sign(c)),
-          element("span", { class: "track" }, element("i", { style: `width:${100 * (p ?? 0)}%` })), element("em", {}, percent(p)))),
-    );
-    $("hold").setAttribute("aria-pressed", chosen.held !== null);
-    $("hold").textContent = chosen.held === null ? "Hold this prediction" : "Let go";
+    drawCandidates(t);
 
     const total = norms.reduce((sum, norm) => sum + norm, 0);
     let half = 0;
     for (let sum = 0; half <= t && sum < total / 2; half++) sum += norms[t - half];
     const strongest = norms.indexOf(largest);
+    const back = (from) => (from < t ? `, ${t - from} back` : "");
     const rows = [
-      [`at ${sign(data.text[k])}${k < t ? `, ${t - k} back` : ""}`, k > t ? "none: read later" : number(norms[k])],
+      [`at ${sign(data.text[k])}${back(k)}`, k > t ? "none: read later" : number(norms[k])],
       ["of the largest", k > t || !largest ? "–" : percent(norms[k] / largest)],
-      [`largest, at ${sign(data.text[strongest] ?? "")}`, `${number(largest)}${strongest < t ? `, ${t - strongest} back` : ""}`],
+      largest ? [`largest, at ${sign(data.text[strongest])}`, number(largest) + back(strongest)] : ["largest", "–"],
       ["half of the sum", total > 0 ? `last ${plural(half, "character")}` : "–"],
     ];
     $("gradient").replaceChildren(...rows.flatMap(([key, text]) => [element("dt", {}, key), element("dd", {}, text)]));
 
     $("unit").textContent = chosen.unit;
-    $("values").replaceChildren(...names().map((name) => {
-      const { limit } = layer().arrays[name];
-      const [low, high] = span(name, limit);
-      const x = value(name, k, chosen.unit);
-      const place = (v) => 100 * Math.min(1, Math.max(0, (v - low) / (high - low)));
-      const [from, to] = [place(0), place(Number.isNaN(x) ? 0 : x)].sort((a, b) => a - b);
-      const bar = element("i", { style: `margin-left:${from}%;width:${to - from}%` });
-      return element("div", { class: `bar value ${name}`, title: data.quantities[name].words },
-        element("b", {}, data.quantities[name].sign), element("span", { class: low < 0 ? "track signed" : "track" }, bar), element("em", {}, number(x)));
+    $("values").replaceChildren(...names().map((name) => drawValue(name, value(name, k, chosen.unit))));
+    const told = names().map((name) => `${data.quantities[name].sign} ${number(value(name, k, chosen.unit))}`);
+    const follows = `followed by ${spoken(data.following[k])}, expected with ${percent(model().probability[k])}`;
+    $("map").setAttribute("aria-valuenow", k + 1);
+    $("map").setAttribute("aria-valuetext", `${spoken(data.text[k])}, ${follows}; unit ${chosen.unit}: ${told.join(", ")}`);
+  }
+
+  function drawCandidates(t) {
+    const held = chosen.held !== null;
+    const follows = data.following[t];
+    const candidates = model().candidates[t].slice();
+    if (!candidates.some(([c]) => c === follows)) candidates.push([follows, model().probability[t]]);
+    $("predicts").replaceChildren(`${model().name} expects`);
+    if (held) $("predicts").append(element("span", {}, ` after ${sign(data.text[t])}, held`));
+    $("candidates").replaceChildren(...candidates.map(([c, p]) => {
+      const track = element("span", { class: "track" }, element("i", { style: `width:${100 * (p ?? 0)}%` }));
+      const kind = c === follows ? "bar true" : "bar";
+      return element("div", { class: kind }, element("b", {}, sign(c)), track, element("em", {}, percent(p)));
     }));
-    const spot = $("map");
-    spot.setAttribute("aria-valuenow", k + 1);
-    spot.setAttribute("aria-valuetext",
-      `${k + 1} of ${steps}, ${spoken(data.text[k])}; followed by ${spoken(data.following[t])}, expected with ${percent(model().probability[t])}; ` +
-      `unit ${chosen.unit}, ${names().map((name) => `${data.quantities[name].sign} ${number(value(name, k, chosen.unit))}`).join(", ")}`);
+    $("hold").setAttribute("aria-pressed", held);
+    $("hold").textContent = held ? "Let go" : "Hold this prediction";
+  }
+
+  function drawValue(name, x) {
+    const [low, high] = span(name, layer().arrays[name].limit);
+    const place = (v) => 100 * Math.min(1, Math.max(0, (v - low) / (high - low)));
+    const [from, to] = [place(0), place(x || 0)].sort((a, b) => a - b);
+    const bar = element("i", { style: `margin-left:${from}%;width:${to - from}%` });
+    const { sign: name_, words } = data.quantities[name];
+    return element("div", { class: `bar value ${name}`, title: words }, element("b", {}, name_),
+      element("span", { class: signed(name) ? "track signed" : "track" }, bar), element("em", {}, number(x)));
   }
 
   function drawUnit() {
     const { limit } = layer().arrays[chosen.quantity];
-    $("what-unit").replaceChildren(element("b", {}, `Unit ${chosen.unit}`), ` of the ${model().name} over the text; colours: ${data.quantities[chosen.quantity].sign}`);
+    const where = ` of the ${model().name} over the text; colours: ${data.quantities[chosen.quantity].sign}`;
+    $("what-unit").replaceChildren(element("b", {}, `Unit ${chosen.unit}`), where);
     [...$("unit-text").children].forEach((cell, k) => {
       const rgb = color(chosen.quantity, limit, value(chosen.quantity, k, chosen.unit));
       cell.style.backgroundColor = `rgb(${rgb})`;
       cell.style.color = inkOn(rgb);
       cell.className = k === chosen.at ? "now" : "";
     });
-    drawLines("states", ["g", "c", "h"], Math.max(1, ...["h", "c"].filter((name) => names().includes(name)).map((name) => {
-      const course = data.text.map((_, k) => Math.abs(value(name, k, chosen.unit)) || 0);
-      return Math.ceil(Math.max(...course));
-    })));
-    drawLines("gates", ["i", "f", "o"], 1);
+    $("lines").replaceChildren(...[["c"], ["h", "g"], ["i", "f", "o"]].flatMap(drawLines));
   }
 
-  function drawLines(place, wanted, limit) {
+  function drawLines(wanted) {
     const shown = wanted.filter((name) => names().includes(name));
-    $(place).hidden = !shown.length;
-    const low = place === "states" ? -limit : 0;
-    const y = (v) => 100 * (1 - (v - low) / (limit - low));
-    const paths = shown.map((name) => {
-      const points = data.text.map((_, k) => value(name, k, chosen.unit));
-      const path = points.map((v, k) => (Number.isNaN(v) ? "" : `${k && !Number.isNaN(points[k - 1]) ? "L" : "M"}${k + 0.5} ${y(v).toFixed(2)}`));
-      return element("path", { d: path.join(""), class: name });
-    });
-    const now = element("line", { class: "now", x1: chosen.at + 0.5, x2: chosen.at + 0.5, y1: 0, y2: 100 });
+    if (!shown.length) return [];
+    const courses = shown.map((name) => data.text.map((_, k) => value(name, k, chosen.unit)));
+    const limit = Math.max(1, ...courses.flat().map((v) => (Number.isFinite(v) ? Math.ceil(Math.abs(v)) : 0)));
+    const low = span(shown[0], limit)[0];
+    const y = (v) => 97 - (94 * (v - low)) / (limit - low); // room for the width of a line at either end
+    const point = (v, k, course) =>
+      Number.isFinite(v) ? `${Number.isFinite(course[k - 1]) ? "L" : "M"}${k + 0.5} ${y(v).toFixed(2)}` : "";
+    const vertical = element("line", { class: "now", x1: chosen.at + 0.5, x2: chosen.at + 0.5, y1: 0, y2: 100 });
     const zero = element("line", { x1: 0, x2: steps, y1: y(0), y2: y(0) });
-    const key = element("span", { class: "key" }, ...shown.toReversed().map((name) => element("b", { class: name }, data.quantities[name].sign)));
-    $(place).replaceChildren(stretched(zero, now, ...paths), label(number(limit).replace(".000", ""), 0, "first"), label(low ? number(low).replace(".000", "") : "0", 100, "last"), key);
+    const lines = courses.map((course, n) => element("path", { d: course.map(point).join(""), class: shown[n] }));
+    const named = ({ sign: name, words }) => [element("b", {}, name), ` ${words}`];
+    const key = shown.map((name) => element("span", { class: name }, ...named(data.quantities[name])));
+    const ends = [label(short(limit), 0, "first"), label(short(low), 100, "last")];
+    return [
+      element("p", { class: "what key" }, ...key),
+      element("div", { class: "plot" }, stretched(zero, vertical, ...lines), ...ends),
+    ];
   }
 
   function drawMarks(hovered = chosen.unit) {
     const rows = order();
     const map = $("map");
     const percentOf = (n, of) => `${(100 * n) / of}%`;
-    Object.assign(map.querySelector(".column").style, { left: percentOf(chosen.at, steps), width: percentOf(1, steps) });
-    Object.assign(map.querySelector(".row").style, { top: percentOf(rows.indexOf(chosen.unit), rows.length), height: percentOf(1, rows.length) });
+    const mark = (name, place) => Object.assign(map.querySelector(name).style, place);
+    mark(".column", { left: percentOf(chosen.at, steps), width: percentOf(1, steps) });
+    mark(".row", { top: percentOf(rows.indexOf(chosen.unit), rows.length), height: percentOf(1, rows.length) });
     const tip = map.querySelector(".tip");
-    tip.textContent = `unit ${hovered}: ${data.quantities[chosen.quantity].sign} ${number(value(chosen.quantity, chosen.at, hovered))}`;
-    Object.assign(tip.style, {
+    const shown = number(value(chosen.quantity, chosen.at, hovered));
+    tip.textContent = `unit ${hovered}: ${data.quantities[chosen.quantity].sign} ${shown}`;
+    mark(".tip", {
       top: percentOf(rows.indexOf(hovered) + 0.5, rows.length),
       left: chosen.at < steps / 2 ? percentOf(chosen.at + 1.3, steps) : "auto",
       right: chosen.at < steps / 2 ? "auto" : percentOf(steps - chosen.at + 0.3, steps),
@@ -294,8 +308,10 @@
     return { at, unit: order()[row] };
   }
 
+  const turned = () => (chosen.held === null ? chosen.at : null);
+
   function listen() {
-    for (const name of ["map", "bars", "text", "unit-text", "states", "gates"]) {
+    for (const name of ["map", "bars", "text", "unit-text", "lines"]) {
       const target = $(name);
       const follow = (event) => {
         const { at, unit } = place(event, target);
@@ -317,7 +333,7 @@
         ArrowLeft: { at: clamp(chosen.at - 1, steps) }, ArrowRight: { at: clamp(chosen.at + 1, steps) },
         ArrowUp: { unit: rows[clamp(row - 1, rows.length)] }, ArrowDown: { unit: rows[clamp(row + 1, rows.length)] },
         PageUp: { unit: rows[clamp(row - 10, rows.length)] }, PageDown: { unit: rows[clamp(row + 10, rows.length)] },
-        Home: { at: 0 }, End: { at: steps - 1 }, Enter: { held: chosen.held === null ? chosen.at : null }, Escape: { held: null },
+        Home: { at: 0 }, End: { at: steps - 1 }, Enter: { held: turned() }, Escape: { held: null },
       }[event.key];
       if (!change || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
@@ -326,9 +342,11 @@
     const step = (by) => () => choose({ unit: order()[clamp(order().indexOf(chosen.unit) + by, layer().units)] });
     $("before").addEventListener("click", step(-1));
     $("after").addEventListener("click", step(1));
-    $("hold").addEventListener("click", () => choose({ held: chosen.held === null ? chosen.at : null }));
+    $("hold").addEventListener("click", () => choose({ held: turned() }));
     $("layer").addEventListener("change", (event) => choose({ layer: Number(event.target.value) }));
-    for (const name of ["quantity", "order"]) $(name).addEventListener("change", (event) => choose({ [name]: event.target.value }));
+    for (const name of ["quantity", "order"]) {
+      $(name).addEventListener("change", (event) => choose({ [name]: event.target.value }));
+    }
     darkTheme.addEventListener("change", () => choose({ quantity: chosen.quantity }));
     new ResizeObserver(drawMap).observe($("map"));
   }

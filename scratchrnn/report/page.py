@@ -1,4 +1,4 @@
-"""report.html: words and figures beside each other, in one file without scripts, fonts or addresses from elsewhere."""
+"""report.html: words and figures beside each other, in one file that asks no other place for anything."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """What the live part of the page reads: a stretch in both models as JSON, small and safe inside HTML.
 
-    value = code * scale        code int16, little-endian, base64; scale = max |value| / 32767; code -32768: not finite
-
-so that a value is off by at most half of its array's scale. Gradient norms span many powers of ten and stand as
-numbers with three significant digits, probabilities with four decimals.
+States, gates and their gradients are float32, little-endian, in base64: NaN and infinite ones stay what they are.
+Gradient norms are numbers with three significant digits, probabilities with four decimals; null is one not finite.
 """
 
 from __future__ import annotations
@@ -17,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from scratchrnn._typing import FloatArray
+from scratchrnn.report.drawing import CELL_LIMIT
 from scratchrnn.report.order import alike, slow_first
 from scratchrnn.report.words import NAMES
 from scratchrnn.study import Measurement, Stretch
 
 UNITS = 256  # of each layer at most: more rows than a screen has
-LARGEST, NOT_FINITE = 32767, -32768
 
 # name in a stretch: sign, words, colour map, end of its range (None: from the numbers); in the order of the page
 QUANTITIES: dict[str, tuple[str, str, str, float | None]] = {
     "h": ("h", "hidden state", "diverging", 1.0),
-    "c": ("c", "cell state", "diverging", 3.0),  # tanh(3) is 0.995: what lies beyond looks the same to h
+    "c": ("c", "cell state", "diverging", CELL_LIMIT),
     "i": ("i", "input gate", "sequential", 1.0),
     "f": ("f", "forget gate", "sequential", 1.0),
     "g": ("g", "candidate", "diverging", 1.0),
@@ -59,13 +57,10 @@ def payload(models: Mapping[str, Measurement]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def pack(array: FloatArray) -> dict[str, Any]:
-    """An array (K, H) as `scale` and base64 `data`."""
-    finite = np.isfinite(array)
-    values = np.where(finite, array, 0).astype(np.float64)
-    scale = float(np.abs(values).max(initial=0)) / LARGEST or 1.0
-    codes = np.where(finite, np.rint(values / scale), NOT_FINITE).astype("<i2")
-    return {"scale": scale, "data": base64.b64encode(codes.tobytes()).decode()}
+def pack(array: FloatArray) -> str:
+    """An array (K, H) as base64."""
+    with np.errstate(all="ignore"):  # float64 beyond float32 becomes infinite, or zero
+        return base64.b64encode(array.astype("<f4").tobytes()).decode()
 
 
 def _model(stretch: Stretch) -> dict[str, Any]:
@@ -87,7 +82,7 @@ def _layer(arrays: Mapping[str, FloatArray]) -> dict[str, Any]:
         "units": h.shape[1],
         "orders": {"slow": slow_first(h).tolist(), "alike": alike(h).tolist()},
         "arrays": {
-            name: {**pack(arrays[name][:, :UNITS]), "limit": limit or _limit(arrays[name][:, :UNITS])}
+            name: {"data": pack(arrays[name][:, :UNITS]), "limit": limit or _limit(arrays[name][:, :UNITS])}
             for name, (_, _, _, limit) in QUANTITIES.items()
             if name in arrays
         },

@@ -15,31 +15,35 @@ from scratchrnn.study import Results
 
 
 def finding(results: Results) -> str:
-    """How near the characters are that a prediction's loss speaks to, and how often the models were right."""
+    """How near the characters are that a prediction's gradient goes to, and how often the models were right."""
     now, when = measured(results)
     if not now:
         return not_measured(results)
     steps = len(now["rnn"].stretch.text)
-    near = {NAMES[cell]: _half(m.stretch.gradient) for cell, m in now.items()}
+    half, most = ({cell: needed(m.stretch.gradient, share) for cell, m in now.items()} for share in (0.5, 0.99))
     text = ""
-    if all(value is not None for value in near.values()):
-        parts = [f"{count(value or 0, 'character')} in the {when} {name}" for name, value in near.items()]
+    if None not in (*half.values(), *most.values()):
         text = (
-            f"Half of the gradient that a prediction sends back to the text goes to the last {' and '.join(parts)} "
-            "(sum of norms; median over the second half of this stretch). "
+            f"Of the gradient that a prediction sends back to the text, half goes to the last "
+            f"{count(half['rnn'] or 0, 'character')} in the {when} RNN and the last {half['lstm']:g} in the LSTM; "
+            f"99% of it takes {most['rnn']:g} and {most['lstm']:g}. "
         )
     right = [
         f"the {NAMES[cell]} at {sum(c[0] == y for c, y in zip(m.stretch.candidates, m.stretch.following, strict=True))}"
         for cell, m in now.items()
     ]
-    return f"{text}Of {count(steps, 'character')}, {' and '.join(right)} thought the one that came the likeliest."
+    return f"{text}Of {count(steps, 'character')}, {' and '.join(right)} expected the one that came."
 
 
-def _half(gradient: FloatArray) -> float | None:
-    """Characters, from the last one read back, that half of the sum of norms (K, K) needs; None without any gradient."""
+def needed(gradient: FloatArray, share: float) -> float | None:
+    """How many characters, from the last one read back, have that share of the sum of norms (K, K) at a prediction.
+
+    The median over the second half of the stretch, where there is something to look back at; None where no prediction
+    has a finite gradient above zero.
+    """
     rows = [row[t::-1] for t, row in enumerate(gradient) if t >= len(gradient) // 2]
-    needed = [int(np.argmax(row.cumsum() >= row.sum() / 2)) + 1 for row in rows if 0 < row.sum() < np.inf]
-    return float(np.median(needed)) if needed else None
+    found = [int(np.argmax(row.cumsum() >= share * row.sum())) + 1 for row in rows if 0 < row.sum() < np.inf]
+    return float(np.median(found)) if found else None
 
 
 def _live(results: Results) -> str:
@@ -58,7 +62,7 @@ SECTION = Section(
     how="""The same stretch. For each character: what the model expected to follow it, and the norm of that
     prediction's loss gradient with respect to the embedding of every character before, from one exact backward pass
     for each prediction; a shade in the text is a share of the largest and ends at a thousandth. ∂L/∂h and ∂L/∂c are
-    the gradient of the sum of all losses of the stretch, in the state after each character. Values are rounded to
-    16 bits of their range.""",
+    the gradient of the sum of all losses of the stretch, in the state after each character. The shares above are
+    of the sum of norms, and medians over the second half of the stretch.""",
     more=_live,
 )

@@ -11,14 +11,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scratchrnn import plots
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.plots import UNKNOWN, visible
-from scratchrnn.report.drawing import WIDE
+from scratchrnn.report.drawing import CELL_LIMIT, WIDE
 from scratchrnn.report.order import sign_changes, slow_first
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, count, measured, not_measured, part
 from scratchrnn.study import Results
 
 NARROW_CHARACTERS = 30
-CELL_LIMIT = 3.0  # of the colours for c; tanh(3) is 0.995, so what lies beyond looks the same to h
 
 
 def finding(results: Results) -> str:
