@@ -48,7 +48,8 @@ class LastStep(Module):
     Parameters
     ----------
     layer : RNN or LSTM, or a wrapper of one
-        Any layers, directions and sizes; the prediction is made from the top layer. `save` writes no wrapper.
+        Any layers, directions and sizes; the prediction is made from the top layer, on its backend. `save` writes no
+        wrapper.
     out_features : int
         O.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
@@ -78,7 +79,7 @@ class LastStep(Module):
         object.__setattr__(self, "dtype", layer.dtype)
         self.rnn = layer
         size = layer.num_directions * layer.output_size
-        self.decoder = Linear(size, out_features, dtype=layer.dtype, rng=rng)
+        self.decoder = Linear(size, out_features, dtype=layer.dtype, backend=layer.backend, rng=rng)
         parts: dict[str, Module] = {"rnn": self.rnn, "decoder": self.decoder}
         object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
 
