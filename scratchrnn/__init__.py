@@ -12,16 +12,9 @@
 
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
-
-# After a product of NumPy's, OpenBLAS's idle threads spin for 2^26 cycles, 20 ms, on the cores that our kernels run on
-# next: a training step took up to twice as long. 2^20 lose nothing. It is read where NumPy is loaded; later only child
-# processes would see it.
-if "numpy" not in sys.modules:
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 if not (Path(__file__).parent / "kernels").is_dir():  # a checkout: kernels/ lies beside this package
     _spec = importlib.util.spec_from_file_location(

@@ -1,8 +1,8 @@
 """The one door to `kernels`: which backends exist, which can run here and why not, and which one is meant.
 
 A backend is a package `scratchrnn.kernels.<name>` with modules `rnn` and `lstm`, each offering `infer`, `forward`,
-`backward` and `preactivations`, and `lstm` also `activate`, with the signatures of the definition,
-`scratchrnn.kernels.numpy`. The record is here; the code is there.
+`backward` and `preactivations`, and `lstm` also `activate`, and `linear`, offering `forward` and `backward`, with the
+signatures of the definition, `scratchrnn.kernels.numpy`. The record is here; the code is there.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Kernels:
     name: str
     rnn: ModuleType  # infer, forward, backward, preactivations
     lstm: ModuleType  # the same, and activate
+    linear: ModuleType  # forward, backward
 
 
 REGISTRY: dict[str, Backend] = {
@@ -127,7 +128,7 @@ def load(name: str | None = None) -> Kernels:
 @cache
 def _import(name: str, folder: str) -> Kernels:
     package = f"{__package__}.kernels.{folder}"
-    return Kernels(name, importlib.import_module(f"{package}.rnn"), importlib.import_module(f"{package}.lstm"))
+    return Kernels(name, *(importlib.import_module(f"{package}.{module}") for module in ("rnn", "lstm", "linear")))
 
 
 def block_steps(batch: int) -> int:

@@ -64,11 +64,22 @@ def test_the_choice_of_a_layer_beats_the_context(broken: str, monkeypatch: pytes
     assert backends.current() == backends.DEFAULT
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+FUNCTIONS = {
+    "rnn": ("infer", "forward", "backward", "preactivations"),
+    "lstm": ("infer", "forward", "backward", "preactivations", "activate"),
+    "linear": ("forward", "backward"),
+}
+
+
+@pytest.mark.parametrize("module", FUNCTIONS)
 @pytest.mark.parametrize("name", [name for name in backends.REGISTRY if name in backends.available()])
-def test_every_backend_has_the_definitions_signatures(name: str, cell: str) -> None:
-    definition, other = getattr(backends.load("numpy"), cell), getattr(backends.load(name), cell)
-    for function in ("infer", "forward", "backward", "preactivations", *(["activate"] if cell == "lstm" else [])):
+def test_every_backend_has_the_definitions_signatures(name: str, module: str) -> None:
+    definition, other = getattr(backends.load("numpy"), module), getattr(backends.load(name), module)
+    for function in FUNCTIONS[module]:
         want = inspect.signature(getattr(definition, function))
         got = inspect.signature(getattr(other, function))
-        assert list(got.parameters) == list(want.parameters), f"{name}.{cell}.{function}"
+        assert list(got.parameters) == list(want.parameters), f"{name}.{module}.{function}"
+
+
+def test_a_backend_has_no_module_that_this_file_forgot() -> None:
+    assert {field.name for field in dataclasses.fields(backends.Kernels)} == {"name", *FUNCTIONS}

@@ -56,19 +56,3 @@ def test_every_module_imports_without_torch() -> None:
     names = module_names()
     assert {"scratchrnn", "scratchrnn.backends", "scratchrnn.kernels.numpy.lstm"} <= set(names)
     assert run(WITHOUT_TORCH, stdin="\n".join(names)) == names[-1]
-
-
-SETTING = "import os, sys; {0}; print(os.environ.get('OPENBLAS_THREAD_TIMEOUT'), 'numpy' in sys.modules)"
-
-
-def test_idle_threads_of_blas_sleep_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set before NumPy is loaded, since it is read then; what the user set stays."""
-    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
-    assert run(SETTING.format("pass")) == "None False"
-    assert run(SETTING.format("import scratchrnn")) == "20 True"
-    assert run(SETTING.format("import numpy, scratchrnn")) == "None True"  # too late
-    first = "import importlib.abc\nclass Watch(importlib.abc.MetaPathFinder):\n def find_spec(self, name, *rest):\n"
-    first += "  if name == 'numpy': print(os.environ.get('OPENBLAS_THREAD_TIMEOUT')); sys.exit()\n"
-    assert run(f"import os, sys\n{first}sys.meta_path.insert(0, Watch())\nimport scratchrnn") == "20"
-    monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", "9")
-    assert run(SETTING.format("import scratchrnn")) == "9 True"

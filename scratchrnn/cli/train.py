@@ -72,8 +72,8 @@ def train(
 
     The last tenth is held out. Writes config.toml (repeats the run), model.safetensors (the weights that did best on
     the text held out), log.jsonl, best.safetensors and checkpoints. Ctrl-C finishes the update and writes a checkpoint,
-    from which --resume goes on to the same numbers as if nothing had been, given the same machine, versions and
-    OMP_NUM_THREADS; twice gives up at once.
+    from which --resume goes on to the same numbers as if nothing had been, given the same machine and versions, and
+    for --backend numpy the same OMP_NUM_THREADS; twice gives up at once.
 
     Examples:
 

@@ -99,12 +99,14 @@ def _kept(folder: Path) -> set[str]:
 
 
 def _passes(cell: str, dtype: DType) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The three uses of a layer, each to be run on layers that together use every kernel of it."""
+    """The three uses of a layer, each to be run on layers that together use every kernel of it, and of a Linear."""
     import numpy as np
 
-    layers = _layers(cell, dtype)
+    from scratchrnn.layers import Linear
+
+    layers, linear = _layers(cell, dtype), Linear(INPUTS, HIDDEN, dtype=dtype, backend="numba")
     x = np.zeros((STEPS, BATCH, INPUTS), dtype)
-    yield "inference", lambda: [layer(x) for layer in layers]
+    yield "inference", lambda: [layer(x) for layer in [*layers, linear]]  # its backward has the cells' kernels
     minimal = [layer.forward(x, trace="minimal") for layer in layers]  # computes at access what a full trace keeps
     yield "trace", lambda: [(trace.a, trace.gates if cell == "lstm" else None) for trace in minimal]
     pairs = list(zip(layers, minimal, strict=True))

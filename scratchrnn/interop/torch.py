@@ -31,7 +31,7 @@ ARGUMENTS: dict[type[Module], tuple[str, ...]] = {
     Embedding: ("num_embeddings", "embedding_dim", "padding_idx"),
 }  # fmt: skip
 NAMES = ", ".join(kind.__name__ for kind in ARGUMENTS)
-TAKES_BACKEND = (RNN, LSTM, RNNCell, LSTMCell)
+TAKES_BACKEND = (RNN, LSTM, RNNCell, LSTMCell, Linear)
 
 
 def require_torch() -> Any:
@@ -82,7 +82,7 @@ def from_module(m: Any, *, backend: str | None = None, rng: Rng | None = None) -
     m : torch.nn.RNN, LSTM, RNNCell, LSTMCell, Linear or Embedding
         On the CPU, float32 or float64; its weights are copied.
     backend : str, optional
-        As for the layer's constructor; ignored for Linear and Embedding, which have none.
+        As for the layer's constructor; ignored for Embedding, which has none.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
         The layer's generator for dropout masks.
 

@@ -1,4 +1,4 @@
-"""Linear: y = x Wᵀ + b."""
+"""Linear: y = x Wᵀ + b, on a backend's kernels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
 from scratchrnn.backends import memory
 from scratchrnn.init import uniform_
+from scratchrnn.layers.edge import readable
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
 
-SUM_ROWS = 512  # positions of one block of the weight's gradient
+# Positions whose sums are a kernel's own, in float32. Those of more are added in float64: over a whole text's positions
+# one float32 sum of db would lose digits that torch keeps.
+SUM_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class LinearTrace:
     output: FloatArray  # (..., O)
     input: FloatArray  # (..., I) a copy
     weight: FloatArray  # (O, I) as it was
+    backend: str  # name of the one that computed it
 
 
 class Linear(Module):
@@ -38,6 +43,8 @@ class Linear(Module):
         I and O. What follows are keywords only, other than in torch.
     bias : bool
     dtype : float32 or float64
+    backend : str, optional
+        See `scratchrnn.backends`. When absent, the one of the enclosing `use_backend`, else the default.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
         Draws weight (O, I) and bias (O,) from U(-1/√I, 1/√I), as torch does. Fresh entropy when absent.
     """
@@ -49,6 +56,7 @@ class Linear(Module):
         *,
         bias: bool = True,
         dtype: DTypeLike = np.float32,
+        backend: str | None = None,
         rng: Rng | None = None,
     ) -> None:
         self.in_features = check_positive_int("in_features", in_features)
@@ -57,6 +65,7 @@ class Linear(Module):
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
         if bias:
             shapes["bias"] = (self.out_features,)
+        self.backend = backends.check_backend(backend)
         self._allocate(shapes, check_dtype("dtype", dtype))
         generator = check_rng("rng", rng)
         # torch computes the weight's bound as √3 · gain/√I with gain = √(2/(1+5)): equal to 1/√I but for rounding
@@ -67,7 +76,7 @@ class Linear(Module):
             uniform_(self.parameters["bias"], -bound, bound, generator)
 
     def config(self) -> dict[str, Any]:
-        """Arguments that construct a layer of this kind and size."""
+        """Arguments that construct a layer of this kind and size, without backend and rng."""
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,
@@ -76,6 +85,7 @@ class Linear(Module):
         }
 
     def _enter(self, x: Any) -> FloatArray:
+        self._check_parameters()
         check_array("x", x, dtype=self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected a last axis of in_features={self.in_features}; got shape {x.shape}")
@@ -84,45 +94,35 @@ class Linear(Module):
     @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def __call__(self, x: FloatArray) -> FloatArray:
         """y (..., O) for x (..., I); keeps nothing."""
-        flat = self._enter(x).reshape(-1, self.in_features)
+        flat = readable(self._enter(x).reshape(-1, self.in_features))
+        bias = self.parameters["bias"] if self.bias_wanted else np.zeros(self.out_features, self.dtype)
         y = memory.empty((len(flat), self.out_features), self.dtype)
-        np.matmul(flat, self.parameters["weight"].T, out=y)
-        if self.bias_wanted:
-            y += self.parameters["bias"]
+        backends.load(self.backend).linear.forward(flat, self.parameters["weight"], bias, y)
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def forward(self, x: FloatArray) -> LinearTrace:
         """y (..., O) for x (..., I), with what backward needs."""
-        return LinearTrace(self(x), memory.copy(x), memory.copy(self.parameters["weight"]))
+        name = backends.load(self.backend).name
+        return LinearTrace(self(x), memory.copy(x), memory.copy(self.parameters["weight"]), name)
 
     @np.errstate(all="ignore")
     def backward(self, trace: LinearTrace, d_output: FloatArray) -> Gradients:
-        """dx = dy W, dW = dyᵀ x, db = Σ dy; `d_output` has the output's shape."""
-        check_trace(
-            trace, LinearTrace, self, trace_of=lambda t: t.weight.shape == (self.out_features, self.in_features)
-        )
+        """dx = dy W, dW = dyᵀ x, db = Σ dy, on the trace's backend; `d_output` has the output's shape."""
+        check_trace(trace, LinearTrace, self, trace_of=self._is_mine)
         check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
-        dy = d_output.reshape(-1, self.out_features)
+        dy = readable(d_output.reshape(-1, self.out_features))
         x = trace.input.reshape(-1, self.in_features)
-        gradients: dict[str, FloatArray] = {"weight": _product(dy, x)}
-        if self.bias_wanted:
-            gradients["bias"] = dy.sum(axis=0, dtype=np.float64).astype(self.dtype, copy=False)
         dx = memory.empty(x.shape, self.dtype)
-        np.matmul(dy, trace.weight, out=dx)
-        return Gradients(dx.reshape(trace.input.shape), None, gradients, {})
+        kernels = backends.load(trace.backend)
+        sums: list[FloatArray] = []  # dW, db
+        for first in range(0, max(1, len(x)), SUM_ROWS):
+            part = slice(first, first + SUM_ROWS)
+            found = [memory.zeros(trace.weight.shape, self.dtype), np.zeros(self.out_features, self.dtype)]
+            kernels.linear.backward(x[part], trace.weight, dy[part], dx[part], *found)
+            sums = [np.add(s, f, dtype=np.float64) for s, f in zip(sums, found, strict=True)] if sums else found
+        rounded = [s.astype(self.dtype, copy=False) for s in sums]
+        named = {name: d for name, d in zip(("weight", "bias"), rounded, strict=True) if name in self.parameters}
+        return Gradients(dx.reshape(trace.input.shape), None, named, {})
 
-
-def _product(dy: FloatArray, x: FloatArray) -> FloatArray:
-    """dyᵀ x (O, I) of dy (N, O) and x (N, I).
-
-    In blocks summed in float64: one float32 sum over a whole text's positions would lose digits that torch keeps, and a
-    product in float64 takes twice the time.
-    """
-    block = dy[:SUM_ROWS].T @ x[:SUM_ROWS]
-    if len(dy) <= SUM_ROWS:
-        return block
-    total = block.astype(np.float64)
-    for first in range(SUM_ROWS, len(dy), SUM_ROWS):
-        part = slice(first, first + SUM_ROWS)
-        total += np.matmul(dy[part].T, x[part], out=block)
-    return total.astype(dy.dtype, copy=False)
+    def _is_mine(self, trace: LinearTrace) -> bool:
+        return trace.weight.shape == (self.out_features, self.in_features) and trace.weight.dtype == self.dtype

@@ -152,7 +152,7 @@ def check_trace(trace: Any, kind: type, layer: Module, trace_of: Callable[[Any],
     if not isinstance(trace, kind):
         raise TypeError(f"trace: expected what forward of {layer!r} returned; got {type(trace).__name__}")
     if not trace_of(trace):
-        raise ValueError(f"trace: expected one of {layer!r}; got one of a layer of another size")
+        raise ValueError(f"trace: expected one of {layer!r}; got one of a layer of another size or dtype")
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, FloatArray], dict[str, str]]:

@@ -49,6 +49,8 @@ class Bridge(Module):
     ----------
     source, target : RNN or LSTM, or a wrapper of one
         The layer that ends and the layer that starts; only sizes and dtype are read.
+    backend : str, optional
+        For both dense layers; see `scratchrnn.backends`.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
         Draws the parameters as `Linear` does. Fresh entropy when absent.
 
@@ -73,18 +75,19 @@ class Bridge(Module):
     (1, 2, 7)
     """
 
-    def __init__(self, source: Any, target: Any, *, rng: Rng | None = None) -> None:
+    def __init__(self, source: Any, target: Any, *, backend: str | None = None, rng: Rng | None = None) -> None:
         self.source, self.target = StateShape.of("source", source), StateShape.of("target", target)
         if self.source.dtype != self.target.dtype:
             raise TypeError(f"target: expected dtype {self.source.dtype}, that of source; got {self.target.dtype}")
         generator = check_rng("rng", rng)
         rows, rows_out = self.source.rows, self.target.rows
         dtype = np.dtype(self.source.dtype)
-        self.h = Linear(rows * self.source.output_size, rows_out * self.target.output_size, dtype=dtype, rng=generator)
+        more: dict[str, Any] = {"dtype": dtype, "backend": backend, "rng": generator}
+        self.h = Linear(rows * self.source.output_size, rows_out * self.target.output_size, **more)
         self.c: Linear | None = None
         if self.target.cell_size is not None:
             read = self.source.cell_size or self.source.output_size
-            self.c = Linear(rows * read, rows_out * self.target.cell_size, dtype=dtype, rng=generator)
+            self.c = Linear(rows * read, rows_out * self.target.cell_size, **more)
         parts = {"h": self.h.parameters} | ({} if self.c is None else {"c": self.c.parameters})
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "parameters", by_parts(parts))

@@ -69,7 +69,7 @@ class CharModel(Module):
         Whether the state that a text begins with is learned; else it is zero.
     dtype : float32 or float64
     backend : str, optional
-        For the recurrent layer; see `scratchrnn.backends`.
+        For rnn and decoder; see `scratchrnn.backends`.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
         Draws the parameters of embedding, rnn and decoder, in this order. Fresh entropy when absent.
 
@@ -116,7 +116,7 @@ class CharModel(Module):
         self.embedding = Embedding(len(characters), sizes[0], dtype=dtype, rng=generator)
         layer = RNN if cell == "rnn" else LSTM
         self.rnn: RNN | LSTM = layer(*sizes, num_layers, dtype=dtype, backend=backend, rng=generator)
-        self.decoder = Linear(hidden_size, len(characters), dtype=dtype, rng=generator)
+        self.decoder = Linear(hidden_size, len(characters), dtype=dtype, backend=backend, rng=generator)
         self.initial_state = InitialState(self.rnn) if check_bool("learned_state", learned_state) else None
         parts: dict[str, Module] = {"embedding": self.embedding, "rnn": self.rnn, "decoder": self.decoder}
         if self.initial_state is not None:

@@ -86,7 +86,8 @@ class EncoderDecoder(Module):
     encoder : RNN or LSTM
         Reads the embedded source. Any layers, directions and sizes.
     decoder : RNN or LSTM
-        Reads the embedded target so far. One direction: the other would read what is yet to be written.
+        Reads the embedded target so far. One direction: the other would read what is yet to be written. Bridge and
+        readout run on its backend.
     source_size, target_size : int
         How many codes there are on either side. Start and stop code are among those of the target.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
@@ -140,9 +141,9 @@ class EncoderDecoder(Module):
         self.encoder, self.decoder = encoder, decoder
         self.source_embedding = Embedding(sizes[0], encoder.input_size, dtype=dtype, rng=generator)
         alike = StateShape.of("encoder", encoder) == StateShape.of("decoder", decoder)
-        self.bridge = None if alike else Bridge(encoder, decoder, rng=generator)
+        self.bridge = None if alike else Bridge(encoder, decoder, backend=decoder.backend, rng=generator)
         self.target_embedding = Embedding(sizes[1], decoder.input_size, dtype=dtype, rng=generator)
-        self.readout = Linear(decoder.output_size, sizes[1], dtype=dtype, rng=generator)
+        self.readout = Linear(decoder.output_size, sizes[1], dtype=dtype, backend=decoder.backend, rng=generator)
         parts: dict[str, Module | None] = {
             "source_embedding": self.source_embedding, "encoder": encoder, "bridge": self.bridge,
             "target_embedding": self.target_embedding, "decoder": decoder, "readout": self.readout,

@@ -23,7 +23,7 @@ class Readout(Module):
         object.__setattr__(self, "dtype", layer.dtype)
         self.rnn = layer
         size = layer.num_directions * layer.output_size
-        self.decoder = Linear(size, out_features, dtype=layer.dtype, rng=rng)
+        self.decoder = Linear(size, out_features, dtype=layer.dtype, backend=layer.backend, rng=rng)
         parts: dict[str, Module] = {"rnn": self.rnn, "decoder": self.decoder}
         object.__setattr__(self, "parameters", by_parts({name: part.parameters for name, part in parts.items()}))
 

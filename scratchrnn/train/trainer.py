@@ -7,7 +7,7 @@
 
 Everything that moves stands in a checkpoint, so a run that is killed at any moment and resumed makes the numbers of one
 that was never disturbed, bit for bit, and its log has the same lines but for the seconds in them. That is, on the same
-machine, with the same versions, and with as many threads of NumPy's BLAS (OMP_NUM_THREADS): its sums depend on them.
+machine, with the same versions; backend "numpy" also needs as many threads of NumPy's BLAS (OMP_NUM_THREADS).
 
 References
 ----------

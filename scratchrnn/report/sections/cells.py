@@ -28,9 +28,7 @@ def finding(results: Results) -> str:
     if when == "trained" and before is not None and before.inside.cells is not None:
         text += f", and {sum(claim.holds for claim in before.inside.cells.claims())} held before training"
     c, h = found.c, found.h
-    return (
-        f"{text}. One percent of a small change is left {mark(c.decay)} characters on in c and {mark(h.decay)} in h."
-    )
+    return f"{text}. One percent of a small change is left {mark(c.decay)} characters on in c and {mark(h.decay)} in h."
 
 
 def _cells(results: Results) -> CellHidden | None:
@@ -57,7 +55,9 @@ def _table(results: Results) -> str:
         for claim in found.claims()
     )
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("it is said", "measured here", "so?"))
-    return f'<div class="scroll"><table class="words"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="words"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 SECTION = Section(

@@ -30,7 +30,9 @@ def finding(results: Results) -> str:
 
 def _flows(results: Results) -> dict[str, GradientFlow]:
     return {
-        NAMES[cell]: one.flow for cell, one in results.models.items() if one.flow is not None and len(one.flow.steps) > 1
+        NAMES[cell]: one.flow
+        for cell, one in results.models.items()
+        if one.flow is not None and len(one.flow.steps) > 1
     }
 
 

@@ -69,7 +69,9 @@ SECTION = Section(
     products of its Jacobians. They are about the forward pass; the gradient goes the same ways back. An LSTM's state
     is h and c together.""",
     figures={"lyapunov": _spectra},
-    drawable=lambda results, figure: bool(measured(results)[0])
-    and all(m.inside.spectrum.exponents[0] > -float("inf") for m in measured(results)[0].values()),
+    drawable=lambda results, figure: (
+        bool(measured(results)[0])
+        and all(m.inside.spectrum.exponents[0] > -float("inf") for m in measured(results)[0].values())
+    ),
     tile=_tile,
 )

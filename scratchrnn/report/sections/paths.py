@@ -32,7 +32,9 @@ def finding(results: Results) -> str:
     ratio = inside.forget.ratio[-1]
     lag = min(LAG, len(ratio) - 1)
     if np.isfinite(ratio[lag]) and ratio[lag] > 0:
-        off = f"{number(ratio[lag])} times too small" if ratio[lag] >= 1 else f"{number(1 / ratio[lag])} times too large"
+        off = (
+            f"{number(ratio[lag])} times too small" if ratio[lag] >= 1 else f"{number(1 / ratio[lag])} times too large"
+        )
         text += f" The product of forget gates, often taken for the gradient of c, is {off} at a lag of {lag}."
     return text
 
@@ -59,7 +61,10 @@ def _forget(results: Results, width: float) -> Figure:
 
 def _drawable(results: Results, figure: str) -> bool:
     inside = [m.inside for cell, m in measured(results)[0].items() if cell == "lstm"]
-    curves = {"paths": [i.paths and i.paths.total for i in inside], "forget-product": [i.forget and i.forget.truth for i in inside]}
+    curves = {
+        "paths": [i.paths and i.paths.total for i in inside],
+        "forget-product": [i.forget and i.forget.truth for i in inside],
+    }
     return any(curve is not None and curve[-1][0] > 0 for curve in curves[figure])
 
 
