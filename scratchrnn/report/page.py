@@ -15,6 +15,7 @@ from scratchrnn.report.sections import SECTIONS
 from scratchrnn.report.words import NAMES, count, measured, names
 from scratchrnn.study import ModelResults, Results
 from scratchrnn.study.record import environment
+from scratchrnn.study.run import PROBED
 
 TAG = re.compile(r"<[^>]*>")
 
@@ -119,6 +120,7 @@ def caption(results: Results, how: str | Words) -> str:
         sequences=count(s.sequences, "place"),
         trials=count(s.trials, "random input"),
         trial_length=count(s.trial_length, "step"),
+        probed=count(PROBED, "place"),
         prompt=count(len(results.prompt), "character"),
     )
 

@@ -18,8 +18,9 @@ def finding(results: Results) -> str:
     found = _found(results)
     if not found:
         return (
-            f"None of five symptoms in the {when} model{'s' if len(now) > 1 else ''}: no state of zeros, none saturated "
-            "nearly everywhere, none the same for different texts, no number that is not finite, and gradients arrive."
+            f"None of five symptoms in the {when} model{'s' if len(now) > 1 else ''}: no state of zeros, none "
+            "saturated nearly everywhere, none the same for different texts, no number that is not finite, and gradients "
+            "arrive."
         )
     named = ", ".join(sorted({one.name for _, one in found}))
     return f"{count(len(found), 'symptom')} in the {when} models: {named}."

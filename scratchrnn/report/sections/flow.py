@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from scratchrnn import plots
 from scratchrnn.gradflow import GradientFlow
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, colors, count
+from scratchrnn.report.words import NAMES, count
 from scratchrnn.study import Results
 
 
@@ -42,7 +42,7 @@ def _mark(flow: GradientFlow, n: int) -> str:
 
 def _horizons(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
-    plots.memory_over_training(ax, _flows(results), colors=colors(results))
+    plots.memory_over_training(ax, _flows(results))
     return figure
 
 

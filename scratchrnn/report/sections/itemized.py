@@ -9,7 +9,7 @@ from scratchrnn import plots
 from scratchrnn._typing import FloatArray
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, colors, count, measured, not_measured
+from scratchrnn.report.words import NAMES, count, measured, not_measured
 from scratchrnn.study import Results
 
 FAR = 5  # characters
@@ -25,8 +25,8 @@ def finding(results: Results) -> str:
         return f"In the {when} models there is no gradient to divide among the losses."
     parts = [f"{share[FAR]:.0%} in the {when} {name}" for name, share in shares.items()]
     return (
-        f"Of the gradient that reaches the state after a character, what comes from losses more than {count(FAR, 'character')} "
-        f"later makes up {' and '.join(parts)}."
+        f"Of the gradient that reaches the state after a character, losses more than {count(FAR, 'character')} "
+        f"later send {' and '.join(parts)}."
     )
 
 
@@ -44,7 +44,7 @@ def _map(results: Results, width: float) -> Figure:
 
 def _far(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.4)
-    plots.share_beyond(ax, _shares(results), colors=colors(results))
+    plots.share_beyond(ax, _shares(results))
     return figure
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, colors, measured, not_measured
+from scratchrnn.report.words import NAMES, measured, not_measured
 from scratchrnn.study import Measurement, Results
 
 UNSURE = 2.0  # standard errors
@@ -51,7 +51,7 @@ def _exponent(m: Measurement) -> str:
 def _spectra(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
     spectra = {NAMES[cell]: m.inside.spectrum for cell, m in measured(results)[0].items()}
-    plots.lyapunov_spectrum(ax, spectra, colors=colors(results))
+    plots.lyapunov_spectrum(ax, spectra)
     return figure
 
 

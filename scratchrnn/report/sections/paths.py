@@ -61,11 +61,9 @@ def _forget(results: Results, width: float) -> Figure:
 
 def _drawable(results: Results, figure: str) -> bool:
     inside = [m.inside for cell, m in measured(results)[0].items() if cell == "lstm"]
-    curves = {
-        "paths": [i.paths and i.paths.total for i in inside],
-        "forget-product": [i.forget and i.forget.truth for i in inside],
-    }
-    return any(curve is not None and curve[-1][0] > 0 for curve in curves[figure])
+    if figure == "paths":
+        return any(one.paths is not None and one.paths.total[-1][0] > 0 for one in inside)
+    return any(one.forget is not None and one.forget.truth[-1][0] > 0 for one in inside)
 
 
 SECTION = Section(
