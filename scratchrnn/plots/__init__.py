@@ -27,6 +27,7 @@ from scratchrnn.plots._style import (
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.cell_hidden import cell_units, state_autocorrelation
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.itemized import itemized_map, share_beyond
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
@@ -48,6 +49,7 @@ __all__ = [
     "TRACK",
     "UNKNOWN",
     "VERMILION",
+    "cell_units",
     "figure",
     "gradient_by_distance",
     "hidden_states",
@@ -56,6 +58,7 @@ __all__ = [
     "saturation_bars",
     "saturation_gates",
     "share_beyond",
+    "state_autocorrelation",
     "style",
     "truncation_bias",
     "visible",
