@@ -14,6 +14,7 @@ import torch
 
 import scratchrnn as srnn
 from scratchrnn.dynamics import CellHidden, Claim, StateMemory, cell_hidden
+from scratchrnn.dynamics.cell_hidden import _correlation
 from scratchrnn.gradflow import measure_decay
 from scratchrnn.testing import TOLERANCE, assert_close
 
@@ -289,3 +290,11 @@ def test_bad_input(rng: np.random.Generator) -> None:
         cell_hidden(lstm, trace, rng=rng, max_lag=12)
     with pytest.raises(TypeError, match="rng: expected"):
         cell_hidden(lstm, trace, rng=3)  # type: ignore[arg-type]
+
+
+def test_correlation_of_a_unit_that_never_changes_is_nan(rng: np.random.Generator) -> None:
+    a = rng.standard_normal((30, 3))
+    a[:, 1] = 0.1  # whose mean is not exactly 0.1
+    got = _correlation(a, 2 * a + 1)
+    assert_close("others", got[[0, 2]], np.ones(2), rel=EXACT)
+    assert np.isnan(got[1])

@@ -28,6 +28,7 @@ from scratchrnn.plots._style import (
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.cell_hidden import cell_units, state_autocorrelation
 from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.content import projection
 from scratchrnn.plots.fixed_points import fixed_points
@@ -56,6 +57,7 @@ __all__ = [
     "UNKNOWN",
     "VERMILION",
     "by_setting",
+    "cell_units",
     "empty_figure",
     "evolution",
     "figure",
@@ -75,6 +77,7 @@ __all__ = [
     "saturation_by_step",
     "saturation_gates",
     "share_beyond",
+    "state_autocorrelation",
     "style",
     "truncation_bias",
     "visible",
