@@ -136,7 +136,7 @@ def look_inside(model: CharModel, held_out: IntArray, settings: Settings) -> Ins
         constant=constant,
         itemized=itemized(layer, alone, np.ascontiguousarray(d_output[:stretch, :1])),
         words=_words(model, held_out),
-        diagnosis=diagnose_model(model, codes[warm_up:-1], codes[warm_up + 1 :]),
+        diagnosis=diagnose_model(model, codes[warm_up:-1], codes[warm_up + 1 :], loss=cross_entropy),
         paths=split_paths(layer, trace.rnn, last).by_distance() if lstm else None,
         forget=forget_product(layer.forward(few[warm_up:-1], samples(state, few.shape[1])), max_lag=min(LAGS, distance))
         if lstm

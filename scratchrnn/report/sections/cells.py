@@ -35,11 +35,19 @@ def _cells(results: Results) -> CellHidden | None:
     return measured(results)[0]["lstm"].inside.cells
 
 
-def _figure(results: Results, width: float) -> Figure:
-    figure, ax = plots.figure(width, 3.8)
+def _autocorrelation(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(width, 3.6)
+    cells = [("untrained", results.models["lstm"].before), ("trained", results.models["lstm"].after)]
+    found = {when: m.inside.cells for when, m in cells if m is not None and m.inside.cells is not None}
+    plots.state_autocorrelation(ax, found)
+    return figure
+
+
+def _units(results: Results, width: float) -> Figure:
+    figure, ax = plots.figure(min(width, 5.5), 4.0)
     found = _cells(results)
     if found is not None:
-        plots.cell_hidden(ax, found)
+        plots.cell_units(ax, found)
     return figure
 
 
@@ -65,7 +73,7 @@ SECTION = Section(
     finding=finding,
     how="""Over $sequences in the text held out. What counts as true of each statement is fixed beforehand; results.json
     has the criteria and the numbers of every unit.""",
-    figures={"cells": _figure},
+    figures={"autocorrelation": _autocorrelation, "cell-units": _units},
     shown=lambda results: "lstm" in results.models,
     more=_table,
 )
