@@ -28,6 +28,7 @@ from scratchrnn.plots._style import (
 )
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.cell_hidden import cell_units, state_autocorrelation
+from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.itemized import itemized_map, share_beyond
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
@@ -49,6 +50,7 @@ __all__ = [
     "TRACK",
     "UNKNOWN",
     "VERMILION",
+    "by_setting",
     "cell_units",
     "figure",
     "gradient_by_distance",

@@ -13,7 +13,7 @@ from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.plots import UNKNOWN, visible
 from scratchrnn.report.drawing import WIDE
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import count, measured, not_measured, part
+from scratchrnn.report.words import NAMES, count, measured, not_measured, part
 from scratchrnn.study import Results
 
 NARROW_CHARACTERS = 30
@@ -25,20 +25,20 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    rnn, lstm = now["rnn"], now["lstm"]
-    changes = {"RNN": sign_changes(rnn.h), "LSTM": sign_changes(lstm.h)}
+    changes = {NAMES[cell]: sign_changes(m.h) for cell, m in now.items()}
     medians = [f"{count(float(np.median(c)), 'time')} in the {name}" for name, c in changes.items()]
     never = [f"{part(int((c == 0).sum()), len(c))} in the {name}" for name, c in changes.items()]
+    read = next(iter(now.values())).text
     text = (
-        f"Over a stretch of {count(len(rnn.text), 'character')} the median unit of the {when} models changes sign "
-        f"{' and '.join(medians)}. Units that never do: {', '.join(never)}."
+        f"Over a stretch of {count(len(read), 'character')} the median unit of the {when} "
+        f"model{'s' if len(now) > 1 else ''} changes sign {' and '.join(medians)}. "
+        f"Units that never do: {', '.join(never)}."
     )
-    moves = {"RNN's h": _movement(rnn.h), "LSTM's h": _movement(lstm.h)}
-    if lstm.c is not None:
-        moves["LSTM's c"] = _movement(lstm.c)
+    moves = {f"{NAMES[cell]}'s h": _movement(m.h) for cell, m in now.items()}
+    moves |= {f"{NAMES[cell]}'s c": _movement(m.c) for cell, m in now.items() if m.c is not None}
     parts = [f"{value:.2f} for the {name}" for name, value in moves.items()]
     text += f" One character moves a unit by this part of its own spread: {', '.join(parts)}."
-    missing = {c for c in rnn.text if c != UNKNOWN and visible(c) == UNKNOWN}
+    missing = {c for c in read if c != UNKNOWN and visible(c) == UNKNOWN}
     if missing:
         text += f" {UNKNOWN} stands for {count(len(missing), 'character')} that the figure's fonts have no sign for."
     return text
@@ -59,17 +59,20 @@ def sign_changes(states: FloatArray) -> FloatArray:
 
 def _states(results: Results, width: float) -> Figure:
     now = measured(results)[0]
-    rnn, lstm = now["rnn"], now["lstm"]
-    panels: list[tuple[str, FloatArray, IntArray, float | None]]
-    panels = [("RNN, h", rnn.h, slow_first(rnn.h), None), ("LSTM, h", lstm.h, slow_first(lstm.h), None)]
-    if lstm.c is not None:
-        panels.append(("LSTM, c", lstm.c, slow_first(lstm.h), CELL_LIMIT))
-    keep = len(rnn.text) if width == WIDE else min(len(rnn.text), NARROW_CHARACTERS)
+    panels: list[tuple[str, FloatArray, IntArray, float | None]] = []
+    for cell, m in now.items():
+        panels.append((f"{NAMES[cell]}, h", m.h, slow_first(m.h), None))
+        if m.c is not None:
+            panels.append((f"{NAMES[cell]}, c", m.c, slow_first(m.h), CELL_LIMIT))
+    read = next(iter(now.values())).text
+    keep = len(read) if width == WIDE else min(len(read), NARROW_CHARACTERS)
     figure = Figure(figsize=(width, 2.8 * len(panels)), layout="constrained")
     # room between the characters read and the next title
     cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(h_pad=0.12)
-    for ax, (title, states, order, limit) in zip(figure.subplots(len(panels), 1), panels, strict=True):
-        plots.hidden_states(ax, states[:keep, order], list(rnn.text[:keep]), limit=limit, name="")
+    for ax, (title, states, order, limit) in zip(
+        figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True
+    ):
+        plots.hidden_states(ax, states[:keep, order], list(read[:keep]), limit=limit, name="")
         ax.set_title(title)
         ax.set_xlabel("")
         ax.set_ylabel("Unit (sorted)")
@@ -81,12 +84,18 @@ def slow_first(states: FloatArray) -> IntArray:
     return np.lexsort((-states.mean(axis=0), sign_changes(states)))
 
 
+def _how(results: Results) -> str:
+    text = """One row for each unit, one column for each character of a stretch that was not trained on; ␣ is
+    a space and ⏎ a line end. Units that seldom change sign stand on top"""
+    if "lstm" not in results.models:
+        return f"{text}."
+    return f"""{text}; h and c of the LSTM have their sign in common and stand in one order. The colours for c end at
+    ±3, beyond which h cannot tell values apart."""
+
+
 SECTION = Section(
     title="Hidden states, character by character",
     finding=finding,
-    how="""One row for each unit, one column for each character of a stretch that neither model has seen; ␣ is
-    a space and ⏎ a line end. Units that seldom change sign stand on top; h and c of the LSTM have their
-    sign in common and stand in one order. The colours for c end at ±3, beyond which h cannot tell
-    values apart.""",
+    how=_how,
     figures={"states": _states},
 )
