@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_int, check_probability, check_real, describe
 from scratchrnn.gradflow import Itemized
-from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors, frame, style
+from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors_of, frame, style
 from scratchrnn.plots._text import Name, families, label_steps, name_ends, visible
 
 _KINDS = ("h", "c", "input")
@@ -113,7 +113,7 @@ def share_beyond(ax: Axes, shares: Mapping[str, FloatArray], *, mark: float = 0.
     check_curves("shares", shares)
     mark = check_probability("mark", mark)
     ends: list[Name] = []
-    for (label, share), color in zip(shares.items(), colors(shares), strict=True):
+    for (label, share), color in zip(shares.items(), colors_of(shares), strict=True):
         check_array(f"shares[{label!r}]", share)
         if share.ndim != 1 or not np.isfinite(share).any():
             raise ValueError(f"shares[{label!r}]: expected shape (D,), with finite values; got {share.shape}")
