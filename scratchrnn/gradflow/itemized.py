@@ -32,7 +32,7 @@ from scratchrnn.layers import edge
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Gradients, LayerTrace, Trace, zero_padding
 
-# losses that go back together are this many of T at most: prefixes of like length waste little on each other
+# the T losses go back in at least this many groups: prefixes of like length waste little room on padding
 GROUPS = 8
 
 
