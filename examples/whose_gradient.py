@@ -33,7 +33,7 @@ def tell(name, items):
     print(f"losses more than 3 steps later {share[3]:.1%}, more than 10 steps later {share[10]:.2%}")
 
 
-model, trainer = from_config(Config(hidden=64, batch=16, k1=50, steps=400, learning_rate=5e-3), text, progress=False)
+model, trainer = from_config(Config(hidden=64, batch=16, k1=50, steps=300, learning_rate=5e-3), text, progress=False)
 tell("untrained", items_of(model))
 trainer.run()
 items = items_of(model)

@@ -313,6 +313,7 @@ def _cosine(states: FloatArray, lengths: IntArray) -> float:
     return _median(cosine)
 
 
+@np.errstate(all="ignore")
 def _correlation(a: FloatArray, b: FloatArray) -> FloatArray:  # (N, H) both, to (H,)
     constant = (np.ptp(a, axis=0) == 0) | (np.ptp(b, axis=0) == 0)
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)

@@ -32,7 +32,7 @@ from scratchrnn.layers import edge
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Gradients, LayerTrace, Trace, zero_padding
 
-# losses that go back together are this many of T at most: prefixes of like length waste little on each other
+# the T losses go back in at least this many groups: prefixes of like length waste little room on padding
 GROUPS = 8
 
 
@@ -224,15 +224,13 @@ class _Result:
         self.weights = {one.name: np.zeros((steps, steps)) for one, _ in self.triangles}
         self.vectors: ItemVectors | None = None
         if sample is not None:
-            each, (size, hidden) = (
-                (layers, steps, steps),
-                (parts[0].h.shape[2], whole[0].c.shape[2] if self.has_c else 0),
-            )
+            each, size, rows = (layers, steps, steps), parts[0].h.shape[2], len(trace.parameters["weight_ih_l0"])
+            hidden = rows // 4 if self.has_c else rows
             self.vectors = ItemVectors(
                 input=np.zeros((steps, steps, inputs), dtype),
                 h=np.zeros((*each, size), dtype),
                 c=np.zeros((*each, hidden), dtype) if self.has_c else None,
-                a=np.zeros((*each, len(trace.parameters["weight_ih_l0"])), dtype),
+                a=np.zeros((*each, rows), dtype),
                 h_0=np.zeros((layers, steps, size), dtype),
                 c_0=np.zeros((layers, steps, hidden), dtype) if self.has_c else None,
             )
@@ -303,28 +301,19 @@ def _prefixes(
     lengths = np.where(ends < trace.lengths, ends + 1, 0).ravel()  # no prefix for a loss on padding
     count = len(ends)
 
-    def steps_of(array: FloatArray | None) -> Any:  # (T, B, ·) to (T', n·B, ·)
+    def copies(array: FloatArray | None, initial: int = 0) -> Any:  # (T, B, ·) to (T', n·B, ·), and slots likewise
         if array is None:
             return None
-        copies = np.tile(array[: losses.stop], (1, count, 1))
-        zero_padding(copies, lengths)
-        return copies
+        repeated = np.tile(array[: losses.stop + initial], (1, count, 1))
+        zero_padding(repeated[initial:], lengths)
+        return repeated
 
-    def slots_of(array: FloatArray | None) -> Any:  # (T+1, B, ·) to (T'+1, n·B, ·)
-        if array is None:
-            return None
-        copies = np.tile(array[: losses.stop + 1], (1, count, 1))
-        zero_padding(copies[1:], lengths)
-        return copies
-
-    layers = {
-        key: LayerTrace(
-            slots_of(one.h), steps_of(one.input), lengths, False, False, slots_of(one._c), steps_of(g), one._recompute
-        )
-        for (key, one), g in zip(trace.layers.items(), gates, strict=True)
-    }
+    layers = {}
+    for (key, one), g in zip(trace.layers.items(), gates, strict=True):
+        h, c = copies(one.h, initial=1), copies(one._c, initial=1)
+        layers[key] = LayerTrace(h, copies(one.input), lengths, False, False, c, copies(g), one._recompute)
     output = edge.leave_output(layers[len(gates) - 1, "forward"].h[1:], batch_first=trace.batch_first, batched=True)
-    masks = tuple(map(steps_of, trace.dropout_masks))
+    masks = tuple(map(copies, trace.dropout_masks))
     return replace(trace, output=output, layers=layers, lengths=lengths, dropout_masks=masks, batched=True)
 
 

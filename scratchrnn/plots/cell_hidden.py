@@ -13,7 +13,7 @@ from scratchrnn._typing import FloatArray
 from scratchrnn._validate import describe
 from scratchrnn.dynamics import CellHidden
 from scratchrnn.dynamics.autocorrelation import THRESHOLD
-from scratchrnn.plots._style import BLUE, FAINT, MUTED, check_curves, colors, frame, style
+from scratchrnn.plots._style import BLUE, FAINT, MUTED, check_curves, colors_of, frame, style
 from scratchrnn.plots._text import HALO, Name, name_ends
 
 
@@ -39,7 +39,7 @@ def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden]) -> None:
     """
     check_curves("found", found)
     lines: list[tuple[FloatArray, float, str, str, str]] = []
-    for (label, one), color in zip(found.items(), colors(found), strict=True):
+    for (label, one), color in zip(found.items(), colors_of(found), strict=True):
         _check(f"found[{label!r}]", one)
         for letter, memory, dashes in (("c", one.c, "-"), ("h", one.h, "--")):
             seen = memory.autocorrelation
