@@ -16,7 +16,7 @@ to_learn, held_out = data.split(vocabulary.encode(text))
 
 def learn(cell: str) -> GradientFlow:
     """Train one model and return what was seen on the way."""
-    model = models.CharModel(vocabulary.characters, cell, hidden_size=96, rng=np.random.default_rng(0))
+    model = models.CharModel(vocabulary.characters, cell, hidden_size=64, rng=np.random.default_rng(0))
     recorder = GradientFlowRecorder(TextProbe(held_out))
     trainer = train.Trainer(
         train.LanguageModel(model, data.ContiguousRows(to_learn, batch=32), k1=64),

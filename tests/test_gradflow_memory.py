@@ -467,3 +467,19 @@ def test_bad_layers_traces_and_cotangents(rng: np.random.Generator) -> None:
 def test_bad_curves(norms: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure_decay(norms)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1.0, 1e200, 1e300])
+def test_norms_neither_underflow_nor_overflow(size: float) -> None:
+    # the last output is a sum of 0.3 x + 0.4 y: its gradient has the norm 0.5 of d_last, whatever that is
+    rnn = srnn.RNN(2, 3, nonlinearity="relu", dtype=np.float64)
+    for weight in rnn.parameters.values():
+        weight[:] = 0.0
+    rnn.parameters["weight_ih_l0"][0] = [0.3, 0.4]
+    rnn.parameters["weight_hh_l0"][0, 0] = 0.5
+    d_last = np.zeros((5, 3))
+    d_last[:, 0] = size
+    for lengths in (None, [4, 4, 2, 3, 4]):
+        got = gradient_by_distance(rnn, rnn.forward(np.ones((4, 5, 2)), lengths=lengths), d_last)
+        assert_close("input", got.input / size, 0.5 * 0.5 ** np.arange(4.0), rel=1e-15)
+        assert_close("h", got.h[0] / size, 0.5 ** np.arange(4.0), rel=1e-15)

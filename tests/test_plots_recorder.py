@@ -117,6 +117,7 @@ BAD: list[tuple[Callable[[Axes], Any], type[Exception], str]] = [
     (lambda ax: plots.memory_over_training(ax, {}), ValueError, "flows: expected at least one entry"),
     (lambda ax: plots.memory_over_training(ax, flow()), TypeError, "flows: expected a mapping"),  # type: ignore[arg-type]
     (lambda ax: plots.memory_over_training(ax, {"a": 1}), TypeError, r"flows\['a'\]: expected what Gradient"),  # type: ignore[dict-item]
+    (lambda ax: plots.memory_over_training(ax, {"a": flow()}, colors=[]), ValueError, "colors: expected 1"),
     (lambda ax: plots.gradient_over_training(ax, {"a": flow()}), TypeError, "flow: expected what"),  # type: ignore[arg-type]
     (lambda ax: plots.gradient_over_training(ax, flow(steps=np.array([3]))), ValueError, "at least two samples; got 1"),
     (lambda ax: plots.gradient_over_training(ax, flow(), reach=0), ValueError, "reach"),

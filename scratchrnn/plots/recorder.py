@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +22,7 @@ OUTLINE = [withStroke(linewidth=4, foreground=INK)]  # keeps a white line visibl
 
 
 @style()
-def memory_over_training(ax: Axes, flows: Mapping[str, GradientFlow]) -> None:
+def memory_over_training(ax: Axes, flows: Mapping[str, GradientFlow], *, colors: Sequence[str] | None = None) -> None:
     """Draw the horizon over training, a line for each entry with its last value at the end.
 
     The axis of updates is logarithmic, with room for 0. A ring marks a horizon that is the end of what was measured, a
@@ -33,15 +33,17 @@ def memory_over_training(ax: Axes, flows: Mapping[str, GradientFlow]) -> None:
     ax : matplotlib Axes
     flows : mapping of label to GradientFlow
         As `GradientFlowRecorder.result` returns them.
+    colors : sequence of str, optional
+        One for each entry.
 
     Raises
     ------
     ValueError, TypeError
-        No entries, or one that is something else.
+        No entries, one that is something else, or colors of another number.
     """
     check_curves("flows", flows)
     ends: list[Name] = []
-    for (label, flow), color in zip(flows.items(), colors_of(flows), strict=True):
+    for (label, flow), color in zip(flows.items(), colors_of(flows, colors), strict=True):
         _check_flow(f"flows[{label!r}]", flow)
         ax.plot(flow.steps, flow.horizon, color=color, marker="o", markersize=3)
         for marked, marker, size in ((flow.censored & ~flow.exploding, "o", 8), (flow.exploding, "x", 7)):
