@@ -29,6 +29,8 @@ from scratchrnn.plots._style import (
 from scratchrnn.plots._text import UNKNOWN, visible
 from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
+from scratchrnn.plots.lyapunov import largest_exponent, lyapunov_spectrum
+from scratchrnn.plots.products import connectivity, singular_values
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
 from scratchrnn.plots.training import loss_curves
@@ -49,12 +51,16 @@ __all__ = [
     "UNKNOWN",
     "VERMILION",
     "by_setting",
+    "connectivity",
     "figure",
     "gradient_by_distance",
     "hidden_states",
+    "largest_exponent",
     "loss_curves",
+    "lyapunov_spectrum",
     "saturation_bars",
     "saturation_gates",
+    "singular_values",
     "style",
     "truncation_bias",
     "visible",
