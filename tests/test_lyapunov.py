@@ -151,7 +151,7 @@ def test_trivial_fixed_point_has_the_eigenvalues(rng: np.random.Generator) -> No
 def test_chaotic_net_has_the_published_spectrum() -> None:
     # Clark, Lyapunov spectrum of random neural networks, data of its figures at N = 4096, g = 3, δ = 1
     rng = np.random.default_rng(0)
-    got = lyapunov_spectrum(random_net(3, 256, rng), steps=400, rng=rng)
+    got = lyapunov_spectrum(random_net(3, 256, rng), steps=250, warmup_q=50, rng=rng)
     assert got.exponents.mean() == pytest.approx(-2.2739, abs=0.02)
     assert got.entropy / 256 == pytest.approx(0.02511, abs=0.002)
     assert got.kaplan_yorke_dimension / 256 == pytest.approx(0.2872, abs=0.01)
@@ -240,6 +240,24 @@ def test_all_dead(rng: np.random.Generator) -> None:
     got = lyapunov_spectrum(rnn, steps=30, rng=rng)
     assert (got.exponents == -np.inf).all()
     assert (got.entropy, got.kaplan_yorke_dimension) == (0.0, 0.0)
+
+
+def test_saturated_units_are_not_taken_for_dead() -> None:
+    """At g = 5 a step shrinks some direction by e^-36, eps; the volume is known from det J = det W · Π (1 - h²)."""
+    rng = np.random.default_rng(1)
+    rnn = random_net(5, 100, rng)
+    got = lyapunov_spectrum(rnn, steps=120, warmup=0, warmup_q=30, rng=np.random.default_rng(2))
+    h = rnn.forward(np.zeros((150, 1, 1)), np.random.default_rng(2).uniform(-1, 1, (1, 1, 100))).h[31:, 0]
+    volume = np.log1p(-(h**2)).sum(axis=1).mean() + np.linalg.slogdet(rnn.weight_hh_l0)[1]
+    assert got.growth.min() < -30
+    assert_close("sum", got.exponents.sum(), volume, rel=TOLERANCE["float64"])
+
+
+def test_a_singular_weight_matrix_kills_one_direction(rng: np.random.Generator) -> None:
+    rnn = random_net(0.9, 12, rng)
+    rnn.weight_hh_l0[3] = rnn.weight_hh_l0[5] - 0.5 * rnn.weight_hh_l0[0]
+    got = lyapunov_spectrum(rnn, steps=100, rng=rng)
+    assert (got.exponents == -np.inf).tolist() == [False] * 11 + [True]
 
 
 # What follows from the exponents

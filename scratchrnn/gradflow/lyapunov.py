@@ -138,9 +138,8 @@ def lyapunov_spectrum(
     trajectories : int, optional
         B of an autonomous run, 1 when absent. Not to be given with x, which has its own B.
     qr_every : int
-        Steps between factorisations. The exponents are the same, but in these steps columns lean towards each other,
-        and growth less than S·eps of its column's is taken for a dead direction: leave it at 1 unless only a few
-        exponents are wanted or J is well conditioned.
+        Steps between factorisations. The exponents are the same, as long as the fastest direction does not outgrow the
+        K-th by 1 / (S·eps) in so many steps: then the slower ones are lost, and taken for dead.
     rng : numpy.random.Generator or scratchrnn.rng.TorchGenerator, optional
         Draws the initial states from U(-1, 1), as s (B, S), then Q from N(0, 1), (S, K), the same for all
         trajectories. Fresh entropy when absent.
@@ -158,9 +157,9 @@ def lyapunov_spectrum(
 
     Notes
     -----
-    A direction dies if some J_t is singular along it, as with relu, where units that are off have rows of zeros. Its
-    exponent is -inf, as the definition has it, and so is that of every later one. A growth below S·eps of its column's
-    cannot be told from that in float64.
+    A direction dies where a step maps it to zero, as with relu units that are off, or tanh units so far out that h
+    rounds to ±1 in float64 (a pre-activation beyond 19). Its exponent is -inf, as the definition has it. The others
+    do not suffer: rows of J that are faint because their unit is saturated keep their digits.
 
     References
     ----------

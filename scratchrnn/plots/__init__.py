@@ -34,8 +34,10 @@ from scratchrnn.plots.content import projection
 from scratchrnn.plots.fixed_points import fixed_points
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.itemized import itemized_map, share_beyond
+from scratchrnn.plots.lyapunov import largest_exponent, lyapunov_spectrum
 from scratchrnn.plots.paths import forget_product, gradient_paths
 from scratchrnn.plots.position import position_decay, position_map
+from scratchrnn.plots.products import connectivity, singular_values
 from scratchrnn.plots.recorder import gradient_over_training, memory_over_training
 from scratchrnn.plots.saturation import saturation_bars, saturation_by_step, saturation_gates
 from scratchrnn.plots.states import evolution, hidden_states
@@ -58,6 +60,7 @@ __all__ = [
     "VERMILION",
     "by_setting",
     "cell_units",
+    "connectivity",
     "empty_figure",
     "evolution",
     "figure",
@@ -68,7 +71,9 @@ __all__ = [
     "gradient_paths",
     "hidden_states",
     "itemized_map",
+    "largest_exponent",
     "loss_curves",
+    "lyapunov_spectrum",
     "memory_over_training",
     "position_decay",
     "position_map",
@@ -77,6 +82,7 @@ __all__ = [
     "saturation_by_step",
     "saturation_gates",
     "share_beyond",
+    "singular_values",
     "state_autocorrelation",
     "style",
     "truncation_bias",
