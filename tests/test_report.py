@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import pkgutil
 import re
 import struct
 from collections.abc import Callable
@@ -15,10 +17,15 @@ import numpy as np
 import pytest
 
 from scratchrnn.cli.progress import _cell
-from scratchrnn.report import findings, render
+from scratchrnn.report import render, sections, words
+from scratchrnn.report.page import caption
+from scratchrnn.report.words import COLORS
 from scratchrnn.study import Progress, Results, run
+from scratchrnn.study.folder import weights
 from scratchrnn.study.record import FORMAT, summary, to_json
 from tests.test_study import SETTINGS, TEXT, stop_at
+
+MODULES = list(pkgutil.iter_modules(sections.__path__))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +160,7 @@ def test_findings_follow_the_numbers(whole: Results) -> None:
     def with_losses(first: float, second: float) -> str:
         curves = [replace(m.curve, validation=[(0, 6.5), (6, v)]) for m, v in ((rnn, first), (lstm, second))]
         models = {"rnn": replace(rnn, curve=curves[0]), "lstm": replace(lstm, curve=curves[1])}
-        return findings.learning(replace(whole, models=models, unigram_bits=4.0))
+        return sections.learning.finding(replace(whole, models=models, unigram_bits=4.0))
 
     assert "the LSTM needs 2.00 bits" in with_losses(2.5, 2.0)
     assert "ahead by 0.50 bits, 20%" in with_losses(2.5, 2.0)
@@ -165,7 +172,7 @@ def test_findings_follow_the_numbers(whole: Results) -> None:
 
     def with_decay(**changes: Any) -> str:
         after = replace(trained, decay=replace(trained.decay, **changes))
-        return findings.gradients(replace(whole, models={"rnn": replace(rnn, after=after), "lstm": lstm}))
+        return sections.gradients.finding(replace(whole, models={"rnn": replace(rnn, after=after), "lstm": lstm}))
 
     assert "in the trained RNN stays above 1% of its size for 13 characters" in with_decay(
         horizon=13, censored=False, exploding=False
@@ -186,7 +193,7 @@ def test_flags_are_told_wherever_the_number_is(whole: Results) -> None:
         memory = replace(rnn.after.memory, horizon=16, seed_rule=limit, **changes)  # type: ignore[arg-type]
         after = replace(rnn.after, memory=memory, decay=replace(rnn.after.decay, censored=False, exploding=False))
         odd = replace(whole, models=whole.models | {"rnn": replace(rnn, after=after)})
-        text = findings.memory(odd)
+        text = sections.memory.finding(odd)
         assert f"counts {limit}+ and" in text
         assert f"the corrected measure says {shown} and" in text
         entry = summary(odd)["models"]["rnn"]
@@ -202,7 +209,7 @@ def test_samples_without_words_and_without_end(whole: Results) -> None:
     def words(first: tuple[str | None, float | None], second: tuple[str | None, float | None]) -> str:
         pairs = zip(whole.models.items(), (first, second), strict=True)
         models = {cell: replace(one, sample=sample, known_words=known) for (cell, one), (sample, known) in pairs}
-        return findings.samples(replace(whole, models=models))
+        return sections.samples.finding(replace(whole, models=models))
 
     assert words((None, None), (None, None)) == "Neither model came to write."
     assert (
@@ -214,15 +221,43 @@ def test_samples_without_words_and_without_end(whole: Results) -> None:
 
 
 def test_counts_have_their_noun() -> None:
-    assert findings.count(1, "step") == "1 step"
-    assert findings.count(1200, "step") == "1,200 steps"
-    assert findings.count(2.5, "time") == "2.5 times"
+    assert words.count(1, "step") == "1 step"
+    assert words.count(1200, "step") == "1,200 steps"
+    assert words.count(2.5, "time") == "2.5 times"
 
 
 def test_characters_without_a_sign_are_counted(whole: Results) -> None:
     def text(stretch: str) -> str:
         models = {c: replace(m, after=replace(m.after, text=stretch)) for c, m in whole.models.items() if m.after}
-        return findings.states(replace(whole, models=models))
+        return sections.states.finding(replace(whole, models=models))
 
     assert "□" not in text("plain\n")
     assert "□ stands for 2 characters that" in text("a\u0301b\u200bc\u0301")
+
+
+# --- how the page is put together
+
+
+def test_each_file_of_sections_is_one_section(whole: Results) -> None:
+    files = {module.name: importlib.import_module(f"{sections.__name__}.{module.name}") for module in MODULES}
+    assert {id(file.SECTION) for file in files.values()} == {id(section) for section in sections.SECTIONS}
+    names = [name for section in sections.SECTIONS for name in section.figures]
+    assert len(names) == len(set(names))
+    for section in sections.SECTIONS:
+        assert "$" not in caption(whole, section.how)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_report_of_one_model(cell: str) -> None:
+    results = run(TEXT, replace(SETTINGS, cells=(cell,)))
+    files = render(results) | weights(results)
+    other = {"rnn": "LSTM", "lstm": "RNN"}[cell]
+    text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", files["report.html"].decode(), flags=re.DOTALL)
+    assert other not in re.sub(r"scratchrnn|SRNN", "", text)
+    assert f"{cell}.safetensors" in files
+    assert f"{other.lower()}.safetensors" not in files
+    assert read(files["report.html"]).counts["figure"] == (6 if cell == "lstm" else 5)
+    assert list(json.loads(to_json(results, files))["models"]) == [cell]
+    for name in ("gradients", "memory", "loss"):  # in the colour that it has beside the other
+        color = COLORS[cell].lower().encode()
+        assert color in files[f"figures/{name}.svg"]

@@ -27,6 +27,7 @@ from scratchrnn.plots._style import (
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.fixed_points import fixed_points
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.position import position_decay, position_map
@@ -49,6 +50,7 @@ __all__ = [
     "TRACK",
     "UNKNOWN",
     "VERMILION",
+    "by_setting",
     "figure",
     "fixed_points",
     "gradient_by_distance",
