@@ -313,6 +313,18 @@ def test_identical_inputs_are_a_note_on_the_data() -> None:
     assert watch.result().findings == ()  # one such batch among others
 
 
+def test_each_direction_compares_what_it_read_at_its_own_steps() -> None:
+    rng = np.random.default_rng(0)
+    rnn = srnn.RNN(I, H, bidirectional=True, rng=rng)
+    backwards = rng.standard_normal((T, I), np.float32)
+    lengths = [T, 9, 15]
+    x = np.zeros((T, 3, I), np.float32)
+    for b, n in enumerate(lengths):
+        x[:n, b] = backwards[:n][::-1]  # the same, read from the end
+    result = diagnose(rnn.forward(x, lengths=lengths))
+    assert [(one.where, one.severity) for one in result.findings] == [("layer 0 reverse, h", "note")]
+
+
 # Not finite
 
 
@@ -442,6 +454,17 @@ def test_no_learning_in_training(lr: float, severity: str, cause: str) -> None:
     assert result.updates is not None
     assert one.evidence["relative_update"] == result.updates.relative_update
     assert result.updates.count == 40
+
+
+def test_a_unit_that_one_batch_makes_active_is_not_dead() -> None:
+    rng = np.random.default_rng(0)
+    rnn = srnn.RNN(I, H, nonlinearity="relu", bias=False, rng=rng)
+    x = rng.standard_normal((T, B, I), np.float32)
+    quiet, loud = np.zeros_like(x), x
+    for batches in ([loud, quiet], [quiet, loud]):
+        result = diagnose_stream(rnn, batches)
+        assert not result.dead[0, "forward"].all()
+        np.testing.assert_array_equal(result.dead[0, "forward"], ~(rnn.forward(loud).h[1:] > 0).any(axis=(0, 1)))
 
 
 def test_targets_that_have_nothing_to_do_with_the_inputs() -> None:
