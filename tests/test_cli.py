@@ -15,8 +15,8 @@ import pytest
 
 import scratchrnn
 from scratchrnn.cli import main
+from scratchrnn.cli.making import StudyWishes
 from scratchrnn.cli.signals import asked_to_stop
-from scratchrnn.cli.study import StudyWishes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "The cat sat on the mat, and the dog lay by the fire; rain fell. " * 60

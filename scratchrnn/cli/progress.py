@@ -100,6 +100,24 @@ class Display:
                 console.print(meaning, style="dim")
         console.print(f"\n{escape(found['report'])}   [dim]({found['seconds']:.0f} s)[/]", soft_wrap=True)
 
+    def show_sweep(self, found: dict[str, Any]) -> None:
+        """Print the outcome of a sweep on stdout: a row for each study and model."""
+        console = Console(highlight=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column(found["parameter"], justify="right")
+        titles = {
+            "bits": "bits held out",
+            "horizon_on_text": "horizon, text",
+            "horizon_on_random_input": "random input",
+        }
+        for title in ("", *titles.values()):
+            table.add_column(title, justify="right")
+        for value, study in found["studies"].items():
+            for cell, model in study["models"].items():
+                table.add_row(value, cell.upper(), *(_cell(model, key) for key in titles))
+        console.print(table)
+        console.print(f"\n{escape(found['report'])}   [dim]({found['seconds']:.0f} s)[/]", soft_wrap=True)
+
 
 def _losses(report: Report) -> str:
     return (
