@@ -208,7 +208,7 @@ def split_paths(
 def forget_product(trace: Trace, *, max_lag: int | None = None) -> ForgetProduct:
     """Compare the product of forget gates with the Jacobian dc_T/dc_{T-k} that it is taken for, at every lag.
 
-    The truth is what autograd would give for the cell states as computed, h_{T-k} following c_{T-k}. Both are in float64,
+    The truth is what autograd would give for the cell states as computed, h_{T-k} following c_{T-k}. Both are float64,
     whatever the trace is. All H rows of the Jacobian are carried back together, step by step: about H times the
     arithmetic of a backward pass, for each layer. `max_lag` limits it.
 
