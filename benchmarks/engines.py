@@ -91,11 +91,7 @@ class ScratchRNN(Engine):
             self.modes, self.baseline = ("train",), False
 
     def environment(self, threads: int) -> dict[str, str]:  # noqa: D102 (as in Engine)
-        ours = {
-            "SCRATCHRNN_NUM_THREADS": str(threads),
-            "OPENBLAS_THREAD_TIMEOUT": "20",
-        }  # as `import scratchrnn` sets it
-        return super().environment(threads) | ours
+        return super().environment(threads) | {"SCRATCHRNN_NUM_THREADS": str(threads)}
 
     def load(self, threads: int) -> None:  # noqa: D102
         self.srnn = importlib.import_module("scratchrnn")

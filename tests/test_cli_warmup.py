@@ -40,6 +40,7 @@ fixed = np.ones((6, 3, 7), dtype)
 fixed.setflags(write=False)
 fixed_lengths = np.array([2, 6, 1])
 fixed_lengths.setflags(write=False)
+linear = srnn.Linear(7, 9, dtype=dtype)
 small = srnn.RNNCell(7, 9, dtype=dtype) if cell == "rnn" else srnn.LSTMCell(7, 9, dtype=dtype)
 kinds, together = set(), threads.run_together
 
@@ -69,6 +70,9 @@ with event.install_recorder("numba:compile") as recorder:
         use(layer, x[:, 0])
     small(x[0])
     small.forward(fixed[0])
+    for rows in (x, fixed, x[..., ::-1], x[:1, 0]):
+        linear(rows)
+        linear.backward(linear.forward(rows), np.broadcast_to(np.ones(9, dtype), (*rows.shape[:-1], 9)))
     for count in (1, 3):
         srnn.set_num_threads(count)
         use(layers[0], np.ones((200, 40, 7), dtype))

@@ -17,6 +17,7 @@ import torch
 
 import scratchrnn as srnn
 from scratchrnn import backends
+from scratchrnn.interop.torch import from_module
 from scratchrnn.kernels.blocks import SUM_ROWS
 from scratchrnn.kernels.cpu import plan, threads
 from scratchrnn.models import Bridge, CharModel, EncoderDecoder, LastStep
@@ -116,6 +117,22 @@ def test_gradients_over_many_positions_are_as_close_to_the_truth_as_torchs(
         assert grads.parameters[name].dtype == np.float32
         assert_close(name, grads.parameters[name], truth, rel=allowed(its, truth), check_dtype=False)
     assert_close("dx", grads.input, wide @ ours.weight, rel=TOLERANCE["float32_floor"], check_dtype=False)
+
+
+def test_sums_of_a_block_are_added_in_float64(rng: np.random.Generator, each_backend: str) -> None:
+    d = rng.random((SUM_ROWS, 5), np.float32)
+    ours = srnn.Linear(7, 5, rng=rng)
+    grads = ours.backward(ours.forward(np.zeros((SUM_ROWS, 7), np.float32)), d)
+    assert_close("bias", grads.parameters["bias"], d.sum(axis=0, dtype=np.float64).astype(np.float32), rel=0)
+
+
+def test_a_million_positions_round_no_further_than_once(rng: np.random.Generator, each_backend: str) -> None:
+    x, d = (rng.random((1_000_000, k), np.float32) for k in (3, 2))
+    ours = srnn.Linear(3, 2, rng=rng)
+    grads = ours.backward(ours.forward(x), d)
+    wide = d.astype(np.float64)
+    for name, truth in (("weight", wide.T @ x), ("bias", wide.sum(axis=0))):
+        assert_close(name, grads.parameters[name], truth, rel=2.0**-23, check_dtype=False)
 
 
 # --- the same bits
@@ -338,6 +355,7 @@ def test_the_choice_of_a_layer_beats_the_context_and_backward_goes_where_forward
     assert pickle.loads(pickle.dumps(trace)).backend == "other"
     with pytest.raises(ValueError, match="backend: unknown name 'abacus'; known: "):
         srnn.Linear(3, 6, backend="abacus")
+    assert from_module(torch.nn.Linear(3, 6), backend="other").backend == "other"
 
 
 def test_models_run_wholly_on_the_backend_of_their_layers(used: list[str], rng: np.random.Generator) -> None:
