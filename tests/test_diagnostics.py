@@ -226,6 +226,10 @@ def test_bad_input() -> None:
         diagnose_model(srnn.Linear(I, 2, rng=rng), x)
     with pytest.raises(ValueError, match="batches: expected at least one; got none"):
         diagnose_stream(rnn, [])
+    watch.add_update({"a": np.ones(2)}, 1.0)
+    for wrong in ({}, {"b": np.ones(2)}):
+        with pytest.raises(ValueError, match="parameters: expected those of the updates before; got"):
+            watch.add_update(wrong, 1.0)
     with pytest.raises(TypeError, match="limits: expected Limits"):
         diagnose(trace, limits=0.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="zeros_share: expected a number between 0 and 1; got 2"):

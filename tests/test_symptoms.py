@@ -320,6 +320,20 @@ def test_the_first_of_a_stream_counts() -> None:
     assert one.where == "layer 0, step 5, input, sample 1, unit 0 is inf"
 
 
+def test_not_finite_in_an_update() -> None:
+    watch = Diagnostics()
+    for loss in (1.0, 0.9, math.nan, math.nan):
+        watch.add_update({"a": np.ones(3)}, loss)
+    (one,) = watch.result().findings
+    assert (one.name, one.where, one.evidence["update"]) == ("not finite", "loss of update 3 is nan", 3)
+    watch = Diagnostics()
+    watch.add_update({"a": np.ones(3)}, 1.0)
+    watch.add_update({"a": np.array([1, np.inf, 1])}, 1.0)
+    (one,) = watch.result().findings
+    assert one.where == "a[1] is inf"
+    assert one.likely_cause.startswith("an update made a parameter")
+
+
 # No learning
 
 

@@ -146,8 +146,26 @@ class Diagnostics:
             self._blame = _blame(trace, gradients, loss, self._passes)
 
     def add_update(self, parameters: Mapping[str, FloatArray], loss: float, gradient_norm: float | None = None) -> None:
-        """Take in an update: the parameters after it, the loss and the norm of the gradient that it came from."""
+        """Take in an update.
+
+        Parameters
+        ----------
+        parameters : dict of ndarray
+            As they are after it; a copy is kept until the next one.
+        loss : float
+            That its gradient is of.
+        gradient_norm : float, optional
+
+        Raises
+        ------
+        ValueError
+            Not the parameters of the updates before, or none.
+        """
+        if not parameters or (self._updates.count and parameters.keys() != self._updates.names):
+            raise ValueError(f"parameters: expected those of the updates before; got {list(parameters)}")
         self._updates.add(parameters, float(loss), gradient_norm)
+        if self._blame is None:
+            self._blame = _blame_update(parameters, float(loss), self._updates.count)
 
     def __call__(self, trainer: Any, step: Any) -> None:
         """The same, as a callback: `Trainer(..., callbacks=[watch])`."""
@@ -159,7 +177,7 @@ class Diagnostics:
         updates = self._updates.figures()
         if self._blame is not None:
             found.insert(0, symptoms.not_finite(self._blame))
-        elif updates is not None and math.isfinite(updates.noise):
+        elif updates is not None:
             stuck = symptoms.no_progress(updates, self.limits.least_updates, self.limits.least_fall)
             found += [] if stuck is None else [stuck]
         gradients = {key: layer.gradient_figures() for key, layer in self._layers.items()}
@@ -324,6 +342,15 @@ def _blame(trace: Trace, gradients: Gradients | None, loss: float | None, number
         sizes = largest(gradients.parameters.values())
         return Blame("gradient of a parameter", f"gradient of {wrong}", None, number, sizes, dtype)
     return None
+
+
+def _blame_update(parameters: Mapping[str, FloatArray], loss: float, number: int) -> Blame | None:
+    """The same of an update: its loss came first, then the parameters."""
+    dtype = next(iter(parameters.values())).dtype
+    if not math.isfinite(loss):
+        return Blame("loss of an update", f"loss of update {number} is {loss}", None, number, 0.0, dtype)
+    wrong = _first_name(parameters)
+    return None if wrong is None else Blame("parameter", wrong, None, number, 0.0, dtype)
 
 
 def _first_name(arrays: Mapping[str, FloatArray]) -> str | None:

@@ -10,7 +10,7 @@ Dimensions: B batch, T time, H hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +107,7 @@ class ObservedLayer:
         self.active = np.zeros(self.units, np.bool_)  # (H,) not 0 at some step
         self.spread: float | None = None  # None until a pass had two samples
         self.input_spread = 0.0
-        self.largest_input = self.largest_c_0 = 0.0
+        self.largest_input = self.saturated_c_0 = 0.0
         self.drive: dict[str, float] = {}
         self.weight_size: dict[str, float] = {}
         self._first = self._last = 0.0
@@ -129,7 +129,8 @@ class ObservedLayer:
             c = part.c[1 : len(own) + 1][own]
             values |= {"c": c, "tanh_c": np.tanh(c)}
             values |= dict(zip("ifgo", np.split(part.gates[: len(own)][own], 4, axis=-1), strict=True))
-            self.largest_c_0 = max(self.largest_c_0, _largest(part.c[0]))
+            begun = np.abs(np.tanh(part.c[0])) > self.limits.saturated
+            self.saturated_c_0 = max(self.saturated_c_0, float(begun.mean()))
         for name, running in self._running.items():
             running.add(values[name])
         self.active |= (rows != 0).any(axis=0)
@@ -139,7 +140,8 @@ class ObservedLayer:
             self.spread = _wider(self.spread or 0.0, _spread(h[together], own[together]))
             self.input_spread = _wider(self.input_spread, _spread(read[together], own[together]))
         self.weight_size = {name: _rms(w) for name, w in weights._asdict().items() if w is not None}
-        if self.cell == "rnn_tanh" and (np.abs(rows) > self.limits.saturated).mean() >= self.limits.saturated_share:
+        far, known = (np.abs(rows) > self.limits.saturated).sum(), np.isfinite(rows).sum()
+        if self.cell == "rnn_tanh" and known and far >= self.limits.saturated_share * known:
             self.drive = {
                 "input": _rms(values["input"] @ weights.weight_ih.T),
                 "recurrent": _rms(part.h[: len(own)][own] @ weights.weight_hh.T),
@@ -215,6 +217,16 @@ class ObservedUpdates:
         self._relative: list[float] = []
         self._norms: list[float] = []
         self._changed: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """Updates so far."""
+        return len(self._losses)
+
+    @property
+    def names(self) -> Set[str]:
+        """Of the parameters."""
+        return self._before.keys()
 
     def add(self, parameters: Mapping[str, FloatArray], loss: float, gradient_norm: float | None) -> None:
         """Take in the parameters as they are after an update, and the loss and gradient that it came from."""

@@ -77,12 +77,12 @@ class Blame:
     Attributes
     ----------
     what : str
-        "state", "gradient", "parameter", "gradient of a parameter" or "loss".
+        "state", "gradient", "parameter", "gradient of a parameter", "loss", or "loss of an update" without its pass.
     where : str
     first : NonFinite or None
         Of a state or the gradient of one.
-    pass_number : int
-        From 1.
+    number : int
+        Of the pass, or of the update, from 1.
     largest : float
         Largest finite magnitude in the same pass.
     dtype : numpy dtype
@@ -91,7 +91,7 @@ class Blame:
     what: str
     where: str
     first: NonFinite | None
-    pass_number: int
+    number: int
     largest: float
     dtype: DType
 
@@ -145,10 +145,10 @@ def saturated(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
     evidence: dict[str, float | int | str] = {"saturated": share}
     if layer.lstm:
         evidence |= {
-            "largest_c": max(abs(table["c"].min), abs(table["c"].max)), "largest_c_0": layer.largest_c_0,
+            "largest_c": max(abs(table["c"].min), abs(table["c"].max)), "saturated_c_0": layer.saturated_c_0,
             "mean_forget_gate": table["f"].mean, "mean_input_gate": table["i"].mean,
         }  # fmt: skip
-        if np.tanh(layer.largest_c_0) > layer.limits.saturated:
+        if layer.saturated_c_0 >= layer.limits.saturated_share:
             cause = "the cell state that the sequences begin with is already so large"
             advice = "zeros or a learned initial state; a reset where a new document begins"
         else:
@@ -156,7 +156,7 @@ def saturated(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
             advice = "a smaller forget bias; shorter sequences or resets; inputs of unit variance"
     else:
         evidence |= {f"rms_of_{name}_term": size for name, size in layer.drive.items()}
-        largest = max(layer.drive, key=layer.drive.__getitem__, default="input")
+        largest = max(layer.drive, key=layer.drive.__getitem__)
         cause, advice = {
             "input": (
                 "what comes from the input is too large: unscaled inputs, or large input weights",
@@ -209,7 +209,7 @@ def identical(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
 
 def not_finite(blame: Blame) -> Finding:
     """What the first number that is not finite says of its cause."""
-    evidence: dict[str, float | int | str] = {"pass": blame.pass_number}
+    evidence: dict[str, float | int | str] = {"update" if blame.what == "loss of an update" else "pass": blame.number}
     if blame.first is not None:
         evidence |= vars(blame.first)
     evidence["largest_finite"] = blame.largest
@@ -218,6 +218,9 @@ def not_finite(blame: Blame) -> Finding:
     if blame.what == "parameter":
         cause = "an update made a parameter infinite or NaN: a step too large, or a gradient that was not finite"
         advice = "gradient clipping (clip_grad_norm_ with error_if_nonfinite=True), a smaller learning rate"
+    elif blame.what == "loss of an update":
+        cause = "not to be told from a loss alone"
+        advice = "diagnose_model on the batch of this update, with the weights from before it"
     elif blame.what == "loss":
         cause = "the loss itself: all states are finite"
         advice = "the loss function and its targets; logarithms and divisions in it"
@@ -295,10 +298,8 @@ def no_progress(updates: UpdateFigures, least: int, fall: float) -> Finding | No
         severity, cause = "fault", "the gradient is exactly 0"
         advice = "diagnose_model with a loss says in which layer it ends"
     elif updates.relative_update == 0.0:
-        severity, cause = (
-            "fault",
-            "the parameters do not change: a learning rate of 0, or an optimizer over other arrays",
-        )
+        severity = "fault"
+        cause = "the parameters do not change: a learning rate of 0, or an optimizer over other arrays"
         advice = "give the optimizer model.parameters, the live arrays; the learning rate and its schedule"
     elif updates.relative_update < SMALL_UPDATE:
         cause = "updates too small beside the weights: the learning rate, or gradients that vanish"
