@@ -224,6 +224,16 @@ def test_dropout_between_layers_neither_acts_nor_draws() -> None:
     assert task.state_dict()["generators"] == before
 
 
+def test_nor_in_a_text_model() -> None:
+    model = char_model("lstm", num_layers=2)
+    objective = trainer_of(model, 1).objective
+    want = text_probe()(objective)[1].output
+    model.rnn.dropout = 0.9
+    before = objective.state_dict()["generators"]
+    assert_close("output", text_probe()(objective)[1].output, want, rel=0)
+    assert objective.state_dict()["generators"] == before
+
+
 # Kept and gone on with
 
 
