@@ -143,6 +143,7 @@ def test_held_prediction_shows_where_its_gradient_goes(browser: Chromium, page: 
         shown = texts(browser, "#live-gradient dd")
         assert_shown(shown[0], float(f"{gradient[t, k]:.3g}"))
         assert_shown(shown[2].partition(",")[0], float(f"{gradient[t].max():.3g}"))
+        assert texts(browser, "#live-candidates .true b") == [sign(stretches(results)[1].following[t])]
     browser.hover(f"#live-text > :nth-child({t + 2})")
     assert texts(browser, "#live-gradient dd")[0] == "none: read later"
     half = int(np.argmax(gradient[t, t::-1].cumsum() >= gradient[t].sum() / 2)) + 1
@@ -182,7 +183,9 @@ def test_layer_quantity_and_order_can_be_chosen(browser: Chromium, page: Path, r
                 assert_shown(shown.removeprefix(f"{QUANTITIES[name][0]} "), arrays[name][step, unit])
                 where = texts(browser, "#live-values b").index(QUANTITIES["o"][0])
                 assert_shown(texts(browser, "#live-values em")[where], arrays["o"][step, unit])
+    choose(browser, "quantity", "f")
     browser.click("#live-models > :nth-child(1)")  # which has neither a second layer nor gates
+    assert browser.js("document.getElementById('live-quantity').value") == "h"
     assert browser.js("document.getElementById('live-layer').parentElement.hidden")
     assert texts(browser, "#live-quantity option") == ["h: hidden state", "∂L/∂h: gradient of h"]
     assert browser.errors == []
@@ -297,7 +300,8 @@ def test_without_scripts_the_figures_remain(browser: Chromium, page: Path) -> No
     browser.open(page, scripts=False)
     try:
         assert browser.js("document.getElementById('live').getBoundingClientRect().height") == 0
-        assert "needs JavaScript" in browser.js("document.querySelector('noscript').innerText")
+        assert browser.js("document.querySelector('noscript p').getBoundingClientRect().height") > 20
+        assert "needs JavaScript" in text(browser, "noscript p")
         assert browser.js("document.querySelectorAll('figure svg').length") == 12
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)

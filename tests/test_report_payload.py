@@ -108,13 +108,11 @@ def test_slow_units_come_first() -> None:
 
 
 def test_units_that_move_alike_stand_together(rng: np.random.Generator) -> None:
-    kinds = rng.standard_normal((3, 40))
-    kind = rng.permutation(np.repeat(np.arange(3), 5))
-    # of one course up to its scale and place
-    states = (kinds[kind] * rng.uniform(0.1, 9, (15, 1)) + rng.uniform(-3, 3, (15, 1))).T
-    order = alike(states + 1e-3 * rng.standard_normal(states.shape))
-    assert sorted(order) == list(range(15))
-    assert (np.diff(kind[order]) != 0).sum() == 2
+    kinds = rng.standard_normal((2, 40))
+    kind, scale, place = (grid.ravel() for grid in np.meshgrid([0, 1], [0.1, 9.0], [-20.0, 20.0]))
+    order = alike((kinds[kind.astype(int)] * scale[:, None] + place[:, None]).T)  # nearer by place and scale
+    assert sorted(order) == list(range(8))
+    assert (np.diff(kind[order]) != 0).sum() == 1
 
 
 @pytest.mark.parametrize(
