@@ -90,7 +90,9 @@ def itemized_map(
 
 
 @style()
-def share_beyond(ax: Axes, shares: Mapping[str, FloatArray], *, mark: float = 0.1) -> None:
+def share_beyond(
+    ax: Axes, shares: Mapping[str, FloatArray], *, mark: float = 0.1, colors: Sequence[str] | None = None
+) -> None:
     """Draw what share of a step's gradient comes from losses further away than each distance, a line for each entry.
 
     A dot marks the first distance beyond which no more than `mark` comes from; the line's name says which.
@@ -102,6 +104,8 @@ def share_beyond(ax: Axes, shares: Mapping[str, FloatArray], *, mark: float = 0.
         As `Itemized.share_beyond` returns them.
     mark : float
         Between 0 and 1.
+    colors : sequence of str, optional
+        One for each entry.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def share_beyond(ax: Axes, shares: Mapping[str, FloatArray], *, mark: float = 0.
     check_curves("shares", shares)
     mark = check_probability("mark", mark)
     ends: list[Name] = []
-    for (label, share), color in zip(shares.items(), colors_of(shares), strict=True):
+    for (label, share), color in zip(shares.items(), colors_of(shares, colors), strict=True):
         check_array(f"shares[{label!r}]", share)
         if share.ndim != 1 or not np.isfinite(share).any():
             raise ValueError(f"shares[{label!r}]: expected shape (D,), with finite values; got {share.shape}")

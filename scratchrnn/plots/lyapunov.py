@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,9 @@ from scratchrnn.plots._text import HALO, Name, name_ends
 
 
 @style()
-def lyapunov_spectrum(ax: Axes, spectra: Mapping[str, LyapunovSpectrum]) -> None:
+def lyapunov_spectrum(
+    ax: Axes, spectra: Mapping[str, LyapunovSpectrum], *, colors: Sequence[str] | None = None
+) -> None:
     """Draw Lyapunov exponents in falling order, each against its rank as a share of all directions.
 
     Above the line at 0 changes grow, below it they fade. A dot marks the Kaplan-Yorke dimension D of a net that has one
@@ -26,6 +28,8 @@ def lyapunov_spectrum(ax: Axes, spectra: Mapping[str, LyapunovSpectrum]) -> None
     ----------
     ax : matplotlib Axes
     spectra : mapping of label to LyapunovSpectrum
+    colors : sequence of str, optional
+        One for each entry.
 
     Raises
     ------
@@ -34,7 +38,7 @@ def lyapunov_spectrum(ax: Axes, spectra: Mapping[str, LyapunovSpectrum]) -> None
     """
     check_curves("spectra", spectra)
     ends: list[Name] = []
-    for (label, spectrum), color in zip(spectra.items(), colors_of(spectra), strict=True):
+    for (label, spectrum), color in zip(spectra.items(), colors_of(spectra, colors), strict=True):
         if not isinstance(spectrum, LyapunovSpectrum):
             raise TypeError(f"spectra[{label!r}]: expected what lyapunov_spectrum() returned; got {describe(spectrum)}")
         alive = spectrum.exponents[np.isfinite(spectrum.exponents)]
@@ -52,7 +56,13 @@ def lyapunov_spectrum(ax: Axes, spectra: Mapping[str, LyapunovSpectrum]) -> None
         ends.append((float(share[-1]), float(alive[-1]), name, color))
     frame(ax)
     ax.axhline(0, color=FAINT, linewidth=1, zorder=1)
-    ax.set_xlim(0, 1)
+    # a spectrum that is not computed to its end leaves the rest of the axis away
+    ax.set_xlim(
+        0,
+        max(
+            (len(one.exponents) + 0.5) / one.size if len(one.exponents) < one.size else 1.0 for one in spectra.values()
+        ),
+    )
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     ax.set_xlabel("Directions of the state, fastest growing first")
     ax.set_ylabel("Lyapunov exponent\n(nats per step)")

@@ -28,7 +28,8 @@ from scratchrnn.gradflow import GradientFlow
 from scratchrnn.study.inside import Inside
 
 FLOW = (
-    "steps", "horizon", "censored", "exploding", "decay_time", "h_saturation", "forget_gate", "spectral_radius", "input",
+    "steps", "horizon", "censored", "exploding", "decay_time", "h_saturation", "forget_gate", "spectral_radius",
+    "input",
 )  # fmt: skip
 
 
@@ -50,7 +51,8 @@ def inside_entry(inside: Inside) -> dict[str, Any]:
             **{
                 name: getattr(position, name)
                 for name in (
-                    "verdict", "period", "settling_time", "spectral_radius", "contraction", "lyapunov", "to_fixed_point",
+                    "verdict", "period", "settling_time", "spectral_radius", "contraction", "lyapunov",
+                    "to_fixed_point",
                 )
             },
         },

@@ -19,8 +19,7 @@ def finding(results: Results) -> str:
     if not found:
         return (
             f"None of five symptoms in the {when} model{'s' if len(now) > 1 else ''}: no state of zeros, none "
-            "saturated nearly everywhere, none the same for different texts, no number that is not finite, and gradients "
-            "arrive."
+            "saturated nearly everywhere, none the same for different texts, every number finite, and gradients arrive."
         )
     named = ", ".join(sorted({one.name for _, one in found}))
     return f"{count(len(found), 'symptom')} in the {when} models: {named}."

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from scratchrnn import plots
 from scratchrnn.gradflow import GradientFlow
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, count
+from scratchrnn.report.words import NAMES, colors, count
 from scratchrnn.study import Results
 
 
@@ -18,14 +18,13 @@ def finding(results: Results) -> str:
         return "No update was made."
     parts = []
     for name, flow in flows.items():
-        first, last = (_mark(flow, n) for n in (0, -1))
         longest = int(flow.horizon.argmax())
-        text = f"the {name}'s gradient goes from {first} to {last}"
+        text = f"of the {name}'s gradient goes from {_mark(flow, 0)} to {_mark(flow, -1)}"
         if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
-            text += f", by way of {_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')}"
+            text += f" ({_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')})"
         parts.append(text)
-    last_step = next(iter(flows.values())).steps[-1]
-    return f"In {count(int(last_step), 'update')} the reach of {'; that of '.join(parts)} characters."
+    last = int(next(iter(flows.values())).steps[-1])
+    return f"In {count(last, 'update')} the horizon {', that '.join(parts)} characters."
 
 
 def _flows(results: Results) -> dict[str, GradientFlow]:
@@ -42,7 +41,7 @@ def _mark(flow: GradientFlow, n: int) -> str:
 
 def _horizons(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
-    plots.memory_over_training(ax, _flows(results))
+    plots.memory_over_training(ax, _flows(results), colors=colors(results))
     return figure
 
 

@@ -9,7 +9,7 @@ from scratchrnn import plots
 from scratchrnn._typing import FloatArray
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, count, measured, not_measured
+from scratchrnn.report.words import NAMES, colors, count, measured, not_measured
 from scratchrnn.study import Results
 
 FAR = 5  # characters
@@ -44,7 +44,7 @@ def _map(results: Results, width: float) -> Figure:
 
 def _far(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.4)
-    plots.share_beyond(ax, _shares(results))
+    plots.share_beyond(ax, _shares(results), colors=colors(results))
     return figure
 
 
@@ -59,8 +59,9 @@ SECTION = Section(
     title="Whose gradient is it?",
     finding=finding,
     how="""Backpropagation hands out sums. Here they are taken apart: one row for the loss of each prediction, one column
-    for each state that it reaches back to, over a stretch of text held out; the rows add up exactly to the gradient.
-    Lower figure: the share that comes from losses more than so many characters later.""",
+    for each state that it reaches back to, over a stretch of text held out; the vectors of a column, whose norms
+    these are, add up exactly to the gradient there. Lower figure: the share that comes from losses more than so
+    many characters later.""",
     figures={"itemized": _map, "share-beyond": _far},
     drawable=_drawable,
 )

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, measured, not_measured
+from scratchrnn.report.words import NAMES, colors, measured, not_measured
 from scratchrnn.study import Measurement, Results
 
 UNSURE = 2.0  # standard errors
@@ -17,8 +17,8 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    parts = [f"in the {when} {NAMES[cell]} {_said(m)}" for cell, m in now.items()]
-    text = f"Along the text a small change of the state {'; '.join(parts)}."
+    parts = [f"in the {when} {NAMES[cell]} it {_said(m)}" for cell, m in now.items()]
+    text = f"How long does a small change of the state last? Along the text, {'; '.join(parts)}."
     changes = [
         f"from {_exponent(one.before)} to {_exponent(one.after)} in the {NAMES[cell]}"
         for cell, one in results.models.items()
@@ -51,13 +51,13 @@ def _exponent(m: Measurement) -> str:
 def _spectra(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
     spectra = {NAMES[cell]: m.inside.spectrum for cell, m in measured(results)[0].items()}
-    plots.lyapunov_spectrum(ax, spectra)
+    plots.lyapunov_spectrum(ax, spectra, colors=colors(results))
     return figure
 
 
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
-    values = {cell: _exponent(m) for cell, m in now.items()}
+    values = {cell: f"{m.inside.spectrum.exponents[0]:.2f}".replace("-", "−") for cell, m in now.items()}
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn.report.by_distance import by_distance
-from scratchrnn.report.section import Section, Tile
+from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, count, mark, measured, names, not_measured, number, relative, rule
 from scratchrnn.study import Results
 
@@ -67,12 +67,6 @@ def _table(results: Results) -> str:
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _tile(results: Results) -> Tile | None:
-    now = measured(results)[0]
-    values = {cell: mark(m.memory) for cell, m in now.items()}
-    return Tile("Gradient reach, on random input", values, "steps back to 1%") if now else None
-
-
 SECTION = Section(
     title="Effective memory",
     finding=finding,
@@ -85,5 +79,4 @@ SECTION = Section(
     figures={"memory": _memory},
     drawable=_drawable,
     more=_table,
-    tile=_tile,
 )

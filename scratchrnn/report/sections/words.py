@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
@@ -40,8 +41,18 @@ def _scatter(results: Results, width: float) -> Figure:
     found = _words(results)
     figure, axes = panels(list(found), width, 4.0)
     for ax, words in zip(axes, found.values(), strict=True):
-        plots.projection(ax, words.projection, words.words)
+        plots.projection(ax, words.projection, _one_label_each(words))
     return figure
+
+
+def _one_label_each(words: WordStates) -> list[str]:
+    """Each word once, at the state nearest to the middle of its own, where there is room for all."""
+    labels = [""] * len(words.words)
+    for word in set(words.words):
+        own = np.array([n for n, other in enumerate(words.words) if other == word])
+        points = words.projection.points[own]
+        labels[own[np.linalg.norm(points - points.mean(axis=0), axis=1).argmin()]] = word
+    return labels
 
 
 SECTION = Section(
