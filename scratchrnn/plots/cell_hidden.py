@@ -75,7 +75,7 @@ def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden]) -> None:
 
 
 @style()
-def cell_units(ax: Axes, found: CellHidden) -> None:
+def cell_units(ax: Axes, found: CellHidden, *, color: str = BLUE) -> None:
     """Draw each unit at how long its forget gate keeps c, and how much of c's variation it shows in o ⊙ tanh(c).
 
     Lower right: kept and hidden, memory that is decoupled from the output. Upper left: forgotten at once and shown.
@@ -84,6 +84,8 @@ def cell_units(ax: Axes, found: CellHidden) -> None:
     ----------
     ax : matplotlib Axes
     found : CellHidden
+    color : str
+        Of the points.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def cell_units(ax: Axes, found: CellHidden) -> None:
     if not drawn.any():
         raise ValueError("found: expected units that change; got none")
     x, y = found.forget_time[drawn], found.exposed[drawn]
-    ax.scatter(x, y, s=26, color=BLUE, alpha=0.7, linewidths=0, clip_on=False, zorder=2)
+    ax.scatter(x, y, s=26, color=color, alpha=0.7, linewidths=0, clip_on=False, zorder=2)
     frame(ax)
     ax.set_xscale("log")
     ax.set_xlim(1, max(10.0, 1.3 * float(x.max())))

@@ -20,7 +20,7 @@ _DISTANCES = (7.0, 14.0, 24.0, 36.0, 52.0)  # points
 
 
 @style()
-def projection(ax: Axes, found: Projection, labels: Sequence[str] | None = None) -> int:
+def projection(ax: Axes, found: Projection, labels: Sequence[str] | None = None, *, color: str = BLUE) -> int:
     """Draw states as points along their first two components, each with its text beside it.
 
     One unit is as long on either axis, so that distances are those between the states, as far as the plane shows them.
@@ -34,6 +34,8 @@ def projection(ax: Axes, found: Projection, labels: Sequence[str] | None = None)
         Of at least two components.
     labels : sequence of str (N,), optional
         A text for each state; see `visible`. Labels longer than 30 characters end in …
+    color : str
+        Of the points.
 
     Returns
     -------
@@ -58,10 +60,13 @@ def projection(ax: Axes, found: Projection, labels: Sequence[str] | None = None)
         own = found.sample == sample
         if own.sum() > 1:
             ax.plot(x[own], y[own], color=FAINT, linewidth=1, zorder=1)
-    ax.scatter(x, y, s=28, color=BLUE, linewidths=0, zorder=2)
+    ax.scatter(x, y, s=28, color=color, linewidths=0, zorder=2)
     frame(ax)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.margins(0.12)
+    # a square of data in a square of the figure, whatever a layout does to the axes later
+    half = 0.62 * max(float(np.ptp(x)), float(np.ptp(y)))
+    ax.set_xlim((x.min() + x.max()) / 2 - half, (x.min() + x.max()) / 2 + half)
+    ax.set_ylim((y.min() + y.max()) / 2 - half, (y.min() + y.max()) / 2 + half)
+    ax.set_aspect("equal", adjustable="box")
     for axis, number in ((ax.xaxis, 0), (ax.yaxis, 1)):
         axis.set_label_text(f"Component {number + 1} ({found.explained_variance_ratio[number]:.0%} of the variance)")
     return 0 if labels is None else _place(ax, found, [_short(text) for text in labels])
@@ -79,7 +84,6 @@ def _place(ax: Axes, found: Projection, labels: Sequence[str]) -> int:
     if (engine := whole.get_layout_engine()) is not None:
         engine.execute(whole)  # where the axes will be
     ax.apply_aspect()
-    ax.autoscale(False)
     box, pixel = ax.get_window_extent(), whole.dpi / 72
     points = ax.transData.transform(found.points[:, :2])  # (N, 2)
     radius = 4 * pixel

@@ -94,7 +94,8 @@ def _tile(tile: Tile) -> str:
     numbers = "".join(
         f'<div class="{cell}"><dt>{NAMES[cell]}</dt><dd>{value}</dd></div>' for cell, value in tile.values.items()
     )
-    return f'<section class="tile"><h2>{tile.title}</h2><dl>{numbers}</dl><p>{tile.unit}</p></section>'
+    size = " long" if any(len(value) > 4 for value in tile.values.values()) else ""
+    return f'<section class="tile{size}"><h2>{tile.title}</h2><dl>{numbers}</dl><p>{tile.unit}</p></section>'
 
 
 def _section(results: Results, drawings: dict[str, Drawing], section: Section) -> str:

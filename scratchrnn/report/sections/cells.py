@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scratchrnn import plots
 from scratchrnn.dynamics import CellHidden
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import count, mark, measured, not_measured
+from scratchrnn.report.words import COLORS, count, mark, measured, not_measured
 from scratchrnn.study import Results
 
 
@@ -47,7 +47,7 @@ def _units(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(min(width, 5.5), 4.0)
     found = _cells(results)
     if found is not None:
-        plots.cell_units(ax, found)
+        plots.cell_units(ax, found, color=COLORS["lstm"])
     return figure
 
 

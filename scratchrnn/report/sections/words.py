@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scratchrnn import plots
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, measured, not_measured
+from scratchrnn.report.words import NAMES, colors, measured, not_measured
 from scratchrnn.study import Results, WordStates
 
 
@@ -40,8 +40,8 @@ def _words(results: Results) -> dict[str, WordStates]:
 def _scatter(results: Results, width: float) -> Figure:
     found = _words(results)
     figure, axes = panels(list(found), width, 4.0)
-    for ax, words in zip(axes, found.values(), strict=True):
-        plots.projection(ax, words.projection, _one_label_each(words))
+    for ax, words, color in zip(axes, found.values(), colors(results), strict=True):
+        plots.projection(ax, words.projection, _one_label_each(words), color=color)
     return figure
 
 
