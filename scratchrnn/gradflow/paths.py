@@ -10,22 +10,23 @@ once, in whatever layer, or never does. The gradient is the sum over all paths, 
 
     dL/dc_t = γ_t + η_t       γ the paths that never do: the cell path      η the others: through h
 
-In a layer of which the gates see h_{t-1} as a constant only γ is left. With α_t its dL/da_t,
+Where all gates see h_{t-1} as a constant only γ is left. With r_t what then comes to h_t, from L or from the gates of
+the layer above, α_t what then is dL/da_t, and β_t = o_t ⊙ (1 - tanh²(c_t)),
 
-    γ_{t-1} = f_t ⊙ γ_t + what reads h_{t-1} without (1)          from L, or from the gates of the layer above  (3)
-    ν_{t-1} = W_hhᵀ α_t                                           what (3) leaves out                           (4)
+    γ_t = f_{t+1} ⊙ γ_{t+1} + β_t ⊙ W_hrᵀ r_t             W_hr = 1 without a projection                       (3)
+    ν_t = W_hhᵀ α_{t+1}                                   what is held back from h_t                          (4)
 
 and η is what full backpropagation makes of ν, given to it as the gradient of the output: no difference is taken, so
 both parts have their digits where one is a billionth of the other.
 
 The product of forget gates is (3) from one cell to an earlier one with nothing read in between. Beside it stands the
-truth, with J_t the Jacobian of step t of (h, c), and h_{T-k} = W_hr (o ⊙ tanh(c_{T-k})) following c_{T-k}, as it does:
+truth, with J_t the Jacobian of step t of (h, c), and h_{T-k} following c_{T-k}, as it does:
 
-    Π_k = D(f_T ⊙ f_{T-1} ⊙ ... ⊙ f_{T-k+1})                                      the product
+    Π_k = D(f_T ⊙ f_{T-1} ⊙ ... ⊙ f_{T-k+1})              the product
     J = J_T J_{T-1} ... J_{T-k+1}
-    dc_T/dc_{T-k} = J_cc + J_ch W_hr D(o_{T-k} ⊙ (1 - tanh²(c_{T-k})))            the truth                   (5)
+    dc_T/dc_{T-k} = J_cc + J_ch W_hr D(β_{T-k})           the truth                                           (5)
 
-W_hr = 1 without a projection. Of the initial state, where h_0 and c_0 are given apart, J_cc is all.
+Of the initial state, where h_0 and c_0 are given apart, J_cc is all.
 """
 
 from __future__ import annotations
@@ -258,30 +259,26 @@ def forget_product(trace: Trace, *, max_lag: int | None = None) -> ForgetProduct
 @np.errstate(all="ignore")  # inf and nan in data pass through
 def _norms_by_lag(trace: Trace, linear: Linearized, n: int, lags: int) -> FloatArray:
     """Norms of layer n's product and truth (2, K+1, B); zero where a sequence is too short."""
-    f, lengths, own = trace[n].f, linear.lengths, linear.slices[n, "c"]
+    layer, lengths, own = trace[n], linear.lengths, linear.slices[n, "c"]
+    f, beta = layer.f, layer.o * (1 - np.tanh(layer.c[1:]) ** 2)
+    w_hr = trace.parameters.get(f"weight_hr_l{n}")
     hidden = own.stop - own.start
     product = np.ones((linear.batch, hidden))
     rows = np.zeros((linear.batch, hidden, linear.size))  # of J
     rows[:, :, own] = np.eye(hidden)
     norms = np.zeros((2, lags + 1, linear.batch))
     for slot in range(linear.steps, max(int(lengths.min()) - lags, 0) - 1, -1):
+        truth = rows[:, :, own]
+        if slot:
+            to_h = rows[:, :, linear.slices[n, "h"]]
+            truth = truth + (to_h if w_hr is None else to_h @ w_hr) * beta[slot - 1][:, None]  # (5)
         lag = lengths - slot
         b = np.flatnonzero((lag >= 0) & (lag <= lags))
         # hypot, since the square of 1e-200 is zero
         norms[0, lag[b], b] = np.hypot.reduce(product[b], axis=1)
-        norms[1, lag[b], b] = np.hypot.reduce(_c_to_c(trace, linear, n, slot, rows)[b], axis=(1, 2))
+        norms[1, lag[b], b] = np.hypot.reduce(truth[b], axis=(1, 2))
         if slot:
             rows, _ = linear.vjp(slot - 1, rows)
             running = slot <= lengths
             product[running] *= f[slot - 1, running]
     return norms
-
-
-def _c_to_c(trace: Trace, linear: Linearized, n: int, slot: int, rows: FloatArray) -> FloatArray:
-    """Equation (5): rows (B, H, S), taken with respect to c of layer n in a slot, h following it: (B, H, H)."""
-    to_h, to_c = rows[:, :, linear.slices[n, "h"]], rows[:, :, linear.slices[n, "c"]]
-    if slot == 0:
-        return to_c
-    w_hr = trace.parameters.get(f"weight_hr_l{n}")
-    through = to_h if w_hr is None else to_h @ w_hr
-    return to_c + through * (trace[n].o[slot - 1] * (1 - np.tanh(trace[n].c[slot]) ** 2))[:, None]
