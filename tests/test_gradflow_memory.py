@@ -299,7 +299,7 @@ def test_norms_neither_underflow_nor_overflow(size: float) -> None:
     rnn.parameters["weight_ih_l0"][0] = [0.3, 0.4]
     rnn.parameters["weight_hh_l0"][0, 0] = 0.5
     d_last = np.zeros((5, 3))
-    d_last[:, 0] = size
+    d_last[:, 0] = -size
     for lengths in (None, [4, 4, 2, 3, 4]):
         got = gradient_by_distance(rnn, rnn.forward(np.ones((4, 5, 2)), lengths=lengths), d_last)
         assert_close("input", got.input / size, 0.5 * 0.5 ** np.arange(4.0), rel=1e-15)

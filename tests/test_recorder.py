@@ -319,6 +319,16 @@ def test_a_recorder_serves_one_run() -> None:
         trainer_of(char_model("rnn"), 4, recorder).run()
 
 
+def test_one_that_went_on_from_a_file_does_too(tmp_path: Path) -> None:
+    file = tmp_path / "flow.safetensors"
+    trainer_of(char_model("rnn"), 4, GradientFlowRecorder(text_probe(), file=file)).run()
+    recorder = GradientFlowRecorder(text_probe(), file=file)
+    trainer_of(char_model("rnn"), 4, recorder).run()
+    assert recorder.result().steps.tolist() == [1, 2, 4]
+    with pytest.raises(ValueError, match="trainer: expected more than 4 updates"):
+        trainer_of(char_model("rnn"), 4, recorder).run()
+
+
 def test_a_probe_that_changes_its_length_is_refused() -> None:
     lengths = iter([9, 9, 8])
     recorder = GradientFlowRecorder(lambda objective: text_probe(distance=next(lengths))(objective))
