@@ -229,6 +229,8 @@ def test_connectivity_of_a_lower_layer_and_without_underflow(rng: np.random.Gene
     below.load_state_dict({name: stack.parameters[name] for name in below.parameters})
     want = connectivity(below.forward(x)).norm
     assert_close("norm", connectivity(stack.forward(x), layer=0).norm, want, rel=TOLERANCE["float64"])
+    trace = stack.forward(x)
+    assert_close("last layer", connectivity(trace, layer=1).norm, connectivity(trace).norm, rel=0)
     zeros = np.zeros_like(x)
     plain = connectivity(below.forward(zeros)).norm
     below.weight_ih_l0 *= 1e-200  # whose square is zero; the states are the same without input
