@@ -6,7 +6,7 @@ import importlib
 import itertools
 from typing import Any
 
-import mpmath
+import mpmath  # torch brings it
 import numpy as np
 import pytest
 import torch
@@ -118,6 +118,16 @@ def test_small_singular_values_have_their_digits(kind: str, rng: np.random.Gener
             assert stop == 25 or of or wrt or want[-1] < want[0] - 100
 
 
+def test_small_values_that_come_first_have_their_digits() -> None:
+    """Upper triangular, the fading directions first: QR from the identity alone would take them for the others'."""
+    rnn = srnn.RNN(1, 4, nonlinearity="relu", bias=False, dtype=np.float64)
+    rnn.weight_hh_l0 = np.array([[0.1, 0.5, 0.3, 0.4], [0, 0.3, 0.1, 0.3], [0, 0, 0.9, 0.2], [0, 0, 0, 2.0]])
+    trace = rnn.forward(np.zeros((60, 1, 1)), np.ones((1, 1, 4)))
+    want = exact_log(trace, 0, 0, 60, slice(0, 4), slice(0, 4))
+    assert want[0] > want[3] + 150
+    np.testing.assert_allclose(singular_values(trace, 0, 60).log[0], want, atol=1e-9)
+
+
 @pytest.mark.parametrize(("factor", "initial"), [(0.5, 1e300), (2.0, 1e-300)])
 def test_beyond_the_range_of_float64(factor: float, initial: float) -> None:
     rnn = srnn.RNN(1, 2, nonlinearity="relu", bias=False, dtype=np.float64)
@@ -219,6 +229,8 @@ def test_connectivity_of_a_lower_layer_and_without_underflow(rng: np.random.Gene
     below.load_state_dict({name: stack.parameters[name] for name in below.parameters})
     want = connectivity(below.forward(x)).norm
     assert_close("norm", connectivity(stack.forward(x), layer=0).norm, want, rel=TOLERANCE["float64"])
+    trace = stack.forward(x)
+    assert_close("last layer", connectivity(trace, layer=1).norm, connectivity(trace).norm, rel=0)
     zeros = np.zeros_like(x)
     plain = connectivity(below.forward(zeros)).norm
     below.weight_ih_l0 *= 1e-200  # whose square is zero; the states are the same without input
