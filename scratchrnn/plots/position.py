@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._validate import describe
 from scratchrnn.dynamics import Position
-from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors, frame, style
+from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors_of, frame, style
 from scratchrnn.plots._text import HALO, Name, name_ends
 
 _SETTLED = 0.01
@@ -84,7 +84,7 @@ def position_decay(ax: Axes, found: Mapping[str, Position]) -> None:
     check_curves("found", found)
     ends: list[Name] = []
     reach, lowest = 1, 1.0
-    for (label, one), color in zip(found.items(), colors(found), strict=True):
+    for (label, one), color in zip(found.items(), colors_of(found), strict=True):
         _check(f"found[{label!r}]", one)
         if one.verdict != "fixed point" or not one.to_fixed_point[0] > 0:
             raise ValueError(
