@@ -136,8 +136,7 @@ def test_points_are_seen_in_a_rotation(cube: tuple[FixedPoints, Connections]) ->
         "8 stable", "12 with 1 unstable direction", "6 with 2", "1 with 3 or more"
     ]  # fmt: skip
     corners = np.stack([np.asarray(groups[0].get_xdata()), np.asarray(groups[0].get_ydata())], axis=1)
-    # an orthographic view of a cube of edge e: the 2 × 8 picture has two singular values between 0 and √8 e / 2, and
-    # no distance that is longer than in space
+    # seen from some side, no distance is longer than in space
     want = points.states[points.stable]
     for a, b in itertools.combinations(range(8), 2):
         assert np.linalg.norm(corners[a] - corners[b]) <= np.linalg.norm(want[a] - want[b]) + 1e-9
