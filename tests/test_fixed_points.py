@@ -63,6 +63,13 @@ def test_one_unit_has_three_points() -> None:
     assert (points.candidates, points.unconverged, points.found.sum()) == (21, 0, 21)
 
 
+def test_candidates_are_counted_by_the_point_they_came_to() -> None:
+    start = np.repeat([[0.0], [0.9], [-0.9]], [5, 2, 3], axis=0)
+    points = fixed_points(one_unit(2.0), start)
+    counts = {int(np.sign(round(s, 6))): int(n) for s, n in zip(points.states[:, 0], points.found, strict=True)}
+    assert counts == {0: 5, 1: 2, -1: 3}
+
+
 def test_linear_part_of_relu_is_a_linear_system(rng: np.random.Generator) -> None:
     rnn = srnn.RNN(I, H, nonlinearity="relu", dtype=np.float64, rng=rng)
     for weight in rnn.parameters.values():

@@ -168,6 +168,20 @@ def test_too_short_a_run_is_undecided() -> None:
     assert position(slow, run=20_000).verdict == "fixed point"
 
 
+def test_lyapunov_exponent_is_the_growth_after_the_first_steps(rng: np.random.Generator) -> None:
+    weight = rng.standard_normal((5, 5))
+    found = position(net(weight), state=rng.standard_normal((1, 5)), seq_length=30, run=40)
+    s, v, growth = found.states[-1], np.cos(np.arange(1.0, 6)), []
+    for _ in range(40):
+        s = np.tanh(weight @ s)
+        v = (1 - s**2) * (weight @ v)
+        growth.append(np.log(np.linalg.norm(v)))
+        v /= np.linalg.norm(v)
+    assert found.lyapunov == pytest.approx(np.mean(growth[10:]), rel=1e-9)
+    means = np.reshape(growth[10:], (10, 3)).mean(axis=1)
+    assert found.lyapunov_error == pytest.approx(np.std(means, ddof=1) / np.sqrt(10), rel=1e-6)
+
+
 # Built to circle
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -118,13 +118,13 @@ def fixed_points(
     )  # fmt: skip
 
 
-def _draw_paths(ax: Axes, paths: object) -> None:
+def _draw_paths(ax: Axes, paths: Iterable[FloatArray]) -> None:
     """Lines (T+1, 3), those behind first, each with a white edge that shows it crossing over what it covers."""
-    ordered = sorted(paths, key=lambda path: float(path[:, 2].mean()))  # type: ignore[call-overload]
+    ordered = sorted(paths, key=lambda path: float(path[:, 2].mean()))
     for n, path in enumerate(ordered):
         near = n / max(len(ordered) - 1, 1)
         ax.plot(
-            path[:, 0], path[:, 1], color=SKY, alpha=1, linewidth=1.2 + 1.6 * near, zorder=2 + near,
+            path[:, 0], path[:, 1], color=SKY, linewidth=1.2 + 1.6 * near, zorder=2 + near,
             path_effects=[withStroke(linewidth=4.2 + 1.6 * near, foreground="white"), Normal()],
         )  # fmt: skip
 
