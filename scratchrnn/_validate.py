@@ -33,13 +33,15 @@ def check_positive_int(name: str, value: Any) -> int:
     return check_int(name, value, least=1)
 
 
-def check_int(name: str, value: Any, *, least: int) -> int:
-    """Return `value` as an int if it is a whole number of at least `least`; a bool is not a number here."""
+def check_int(name: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """Return `value` as an int if it is a whole number of these bounds; a bool is not a number here."""
+    wanted = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: expected an integer of at least {least}; got {describe(value)}")
-    if value < least:
-        raise ValueError(f"{name}: expected an integer of at least {least}; got {value}")
-    return int(value)
+        raise TypeError(f"{name}: expected {wanted}; got {describe(value)}")
+    number = int(value)
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name}: expected {wanted}; got {number}")
+    return number
 
 
 def check_bool(name: str, value: Any) -> bool:

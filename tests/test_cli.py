@@ -15,8 +15,8 @@ import pytest
 
 import scratchrnn
 from scratchrnn.cli import main
+from scratchrnn.cli.making import StudyWishes
 from scratchrnn.cli.signals import asked_to_stop
-from scratchrnn.cli.study import StudyWishes
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "The cat sat on the mat, and the dog lay by the fire; rain fell. " * 60
@@ -147,6 +147,7 @@ def refused(cwd: Path, *arguments: str) -> str:
         (["study", "--hidden", "0"], "hidden_size: expected an integer of at least 1; got 0"),
         (["study", "--steps", "-3"], "steps: expected an integer of at least 1; got -3"),
         (["study", "--seed", "-1"], "seed: expected an integer of at least 0; got -1"),
+        (["study", "--cell", "gru"], "cell: expected 'rnn', 'lstm' or 'both'; got 'gru'"),
         (["study", "--backend", "abacus"], "backend: unknown name 'abacus'; known: "),
         (["study", "--text", "missing.txt"], "missing.txt: no such file"),
         (["study", "--text", "."], "expected a text file; got a folder"),

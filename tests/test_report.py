@@ -19,7 +19,9 @@ import pytest
 from scratchrnn.cli.progress import _cell
 from scratchrnn.report import render, sections, words
 from scratchrnn.report.page import caption
+from scratchrnn.report.words import COLORS
 from scratchrnn.study import Progress, Results, run
+from scratchrnn.study.folder import weights
 from scratchrnn.study.record import FORMAT, summary, to_json
 from tests.test_study import SETTINGS, TEXT, stop_at
 
@@ -248,3 +250,19 @@ def test_each_file_of_sections_is_one_section(whole: Results) -> None:
     assert len(names) == len(set(names))
     for section in sections.SECTIONS:
         assert "$" not in caption(whole, section.how)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_report_of_one_model(cell: str) -> None:
+    results = run(TEXT, replace(SETTINGS, cells=(cell,)))
+    files = render(results) | weights(results)
+    other = {"rnn": "LSTM", "lstm": "RNN"}[cell]
+    text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", files["report.html"].decode(), flags=re.DOTALL)
+    assert other not in re.sub(r"scratchrnn|SRNN", "", text)
+    assert f"{cell}.safetensors" in files
+    assert f"{other.lower()}.safetensors" not in files
+    assert read(files["report.html"]).counts["figure"] == (6 if cell == "lstm" else 5)
+    assert list(json.loads(to_json(results, files))["models"]) == [cell]
+    for name in ("gradients", "memory", "loss"):  # in the colour that it has beside the other
+        color = COLORS[cell].lower().encode()
+        assert color in files[f"figures/{name}.svg"]

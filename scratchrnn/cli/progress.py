@@ -53,7 +53,7 @@ class Display:
             self.latest[report.cell] = report
             if self.bars is not None:
                 self.bars.update(self.tasks[report.cell], completed=report.step, shown=_losses(report))
-            elif report.cell == "lstm" and self._due(report.step):
+            elif report.cell == self.settings.cells[-1] and self._due(report.step):
                 models = "   ".join(f"{r.cell} {_losses(r)}" for r in self.latest.values())
                 self.console.print(f"  step {report.step:>4}   {models}", soft_wrap=True)
 
@@ -69,7 +69,9 @@ class Display:
             TimeRemainingColumn(compact=True),
             console=self.console,
         )
-        self.tasks = {c: self.bars.add_task(c.upper(), total=self.settings.steps, shown="") for c in ("rnn", "lstm")}
+        self.tasks = {
+            c: self.bars.add_task(c.upper(), total=self.settings.steps, shown="") for c in self.settings.cells
+        }
         self.bars.start()
 
     def _end_bars(self) -> None:
@@ -96,6 +98,24 @@ class Display:
         for flag, meaning in (("censored", "+ the measurement ends there"), ("exploding", "! the gradient explodes")):
             if flag in flags:
                 console.print(meaning, style="dim")
+        console.print(f"\n{escape(found['report'])}   [dim]({found['seconds']:.0f} s)[/]", soft_wrap=True)
+
+    def show_sweep(self, found: dict[str, Any]) -> None:
+        """Print the outcome of a sweep on stdout: a row for each study and model."""
+        console = Console(highlight=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column(found["parameter"], justify="right")
+        titles = {
+            "bits": "bits held out",
+            "horizon_on_text": "horizon, text",
+            "horizon_on_random_input": "random input",
+        }
+        for title in ("", *titles.values()):
+            table.add_column(title, justify="right")
+        for value, study in found["studies"].items():
+            for cell, model in study["models"].items():
+                table.add_row(value, cell.upper(), *(_cell(model, key) for key in titles))
+        console.print(table)
         console.print(f"\n{escape(found['report'])}   [dim]({found['seconds']:.0f} s)[/]", soft_wrap=True)
 
 

@@ -27,6 +27,7 @@ from scratchrnn.plots._style import (
     style,
 )
 from scratchrnn.plots._text import UNKNOWN, visible
+from scratchrnn.plots.comparison import by_setting
 from scratchrnn.plots.gradients import gradient_by_distance, truncation_bias
 from scratchrnn.plots.saturation import saturation_bars, saturation_gates
 from scratchrnn.plots.states import hidden_states
@@ -47,6 +48,7 @@ __all__ = [
     "TRACK",
     "UNKNOWN",
     "VERMILION",
+    "by_setting",
     "figure",
     "gradient_by_distance",
     "hidden_states",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,8 +60,11 @@ def figure(width: float = 7.0, height: float = 3.6) -> tuple[Figure, Axes]:
     return made, made.subplots()
 
 
-def colors(curves: Mapping[str, Any]) -> list[str]:
-    return [PALETTE[n % len(PALETTE)] for n in range(len(curves))]
+def colors_of(curves: Mapping[str, Any], given: Sequence[str] | None = None) -> list[str]:
+    """One colour for each curve: those given, or the palette's."""
+    if given is not None and len(given) != len(curves):
+        raise ValueError(f"colors: expected {len(curves)}, one for each curve; got {len(given)}")
+    return [PALETTE[n % len(PALETTE)] for n in range(len(curves))] if given is None else list(given)
 
 
 def check_curves(name: str, value: Any) -> None:

@@ -13,14 +13,16 @@ from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, describe
 from scratchrnn.bptt import TruncationBias
 from scratchrnn.gradflow.distance import check_threshold
-from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors, frame, style
+from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors_of, frame, style
 from scratchrnn.plots._text import HALO, Name, name_ends, name_starts
 
 _DECADES = 1e-3  # what lies further below the threshold has nothing left to say
 
 
 @style()
-def gradient_by_distance(ax: Axes, norms: Mapping[str, FloatArray], *, threshold: float = 0.01) -> None:
+def gradient_by_distance(
+    ax: Axes, norms: Mapping[str, FloatArray], *, threshold: float = 0.01, colors: Sequence[str] | None = None
+) -> None:
     """Draw gradient norms against the distance from the last step, relative to distance 0, on a logarithmic axis.
 
     A dot and a number mark the last distance at which a curve is still at least `threshold`, with a + where that is the
@@ -33,6 +35,8 @@ def gradient_by_distance(ax: Axes, norms: Mapping[str, FloatArray], *, threshold
         Index k is distance k, as `EffectiveMemory.by_distance` and the arrays of `GradientByDistance` have it.
     threshold : float
         Between 0 and 1, both excluded.
+    colors : sequence of str, optional
+        One for each curve.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def gradient_by_distance(ax: Axes, norms: Mapping[str, FloatArray], *, threshold
     bottom, reach, lowest, highest = threshold * _DECADES, 1, 1.0, 1.0
     ends: list[Name] = []
     dots: list[Name] = []
-    for (label, curve), color in zip(norms.items(), colors(norms), strict=True):
+    for (label, curve), color in zip(norms.items(), colors_of(norms, colors), strict=True):
         check_array(f"norms[{label!r}]", curve)
         if curve.ndim != 1 or not len(curve):
             raise ValueError(f"norms[{label!r}]: expected shape (T,), one norm for each distance; got {curve.shape}")
@@ -103,7 +107,7 @@ def truncation_bias(ax: Axes, biases: Mapping[str, TruncationBias]) -> None:
     """
     check_curves("biases", biases)
     ends: list[Name] = []
-    for (label, bias), color in zip(biases.items(), colors(biases), strict=True):
+    for (label, bias), color in zip(biases.items(), colors_of(biases), strict=True):
         if not isinstance(bias, TruncationBias):
             raise TypeError(f"biases[{label!r}]: expected what truncation_bias() returned; got {describe(bias)}")
         order = np.argsort(bias.k2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_positive_int
-from scratchrnn.plots._style import check_curves, colors, frame, style
+from scratchrnn.plots._style import check_curves, colors_of, frame, style
 from scratchrnn.plots._text import Name, name_ends
 
 
@@ -21,6 +21,7 @@ def loss_curves(
     *,
     smooth: int | None = None,
     ylabel: str = "Loss",
+    colors: Sequence[str] | None = None,
 ) -> None:
     """Draw losses over training: each value faintly, their moving average as a line with its last value at the end.
 
@@ -33,6 +34,8 @@ def loss_curves(
         Values in the moving average, which is centred and shorter at both ends. When absent, a fiftieth of the curve;
         1 for none.
     ylabel : str
+    colors : sequence of str, optional
+        One for each curve.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def loss_curves(
     """
     check_curves("curves", curves)
     ends: list[Name] = []
-    for (label, (steps, values)), color in zip(curves.items(), colors(curves), strict=True):
+    for (label, (steps, values)), color in zip(curves.items(), colors_of(curves, colors), strict=True):
         x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
         if x.ndim != 1 or x.shape != y.shape:
             raise ValueError(f"curves[{label!r}]: expected steps and values (N,); got {x.shape} and {y.shape}")

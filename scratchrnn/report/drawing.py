@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
-from scratchrnn.report.section import Draw
-from scratchrnn.study import Results
 
 WIDE, NARROW = 8.0, 3.75  # inches, 96 pixels each on the page
 CELL_LIMIT = 3.0  # of the colours for c; tanh(3) is 0.995, so what lies beyond looks the same to h
@@ -48,10 +47,10 @@ class Drawing:
     png: bytes
 
 
-def draw(name: str, figure: Draw, results: Results) -> Drawing:
-    """Draw one figure of a section in all its forms."""
+def draw(name: str, figure: Callable[[float], Figure]) -> Drawing:
+    """Draw one figure, a function of its width in inches, in all its forms."""
     with plots.style():
-        wide, narrow = (figure(results, width) for width in (WIDE, NARROW))
+        wide, narrow = (figure(width) for width in (WIDE, NARROW))
         svg = _save(wide, f"{name}-wide")
         return Drawing(
             _for_page(svg), _for_page(_save(narrow, f"{name}-narrow")), _on_white(svg), _save(wide, name, "png")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from functools import partial
 from html import escape
 from importlib.resources import files
 from string import Template
 
 from scratchrnn.report.drawing import Drawing, draw
-from scratchrnn.report.section import Section, Tile
+from scratchrnn.report.section import Section, Tile, Words
 from scratchrnn.report.sections import SECTIONS
-from scratchrnn.report.words import NAMES, count, measured
+from scratchrnn.report.words import NAMES, count, measured, names
 from scratchrnn.study import ModelResults, Results
 from scratchrnn.study.record import environment
 
@@ -20,35 +22,49 @@ TAG = re.compile(r"<[^>]*>")
 def render(results: Results) -> dict[str, bytes]:
     """Draw and write everything that is read by people: report.html and the figures, by path within the folder."""
     drawings = {
-        name: draw(name, figure, results)
+        name: draw(name, partial(figure, results))
         for section in SECTIONS
-        if section.drawable(results)
+        if section.shown(results)
         for name, figure in section.figures.items()
+        if section.drawable(results, name)
     }
-    out = {"report.html": _page(results, drawings).encode()}
-    for name, drawing in drawings.items():
-        out[f"figures/{name}.svg"], out[f"figures/{name}.png"] = drawing.svg, drawing.png
-    return out
-
-
-def _page(results: Results, drawings: dict[str, Drawing]) -> str:
-    here = files(__package__)
-    return Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        title="RNN and LSTM, from the inside",
-        style=here.joinpath("page.css").read_text(encoding="utf-8"),
+    page = fill(
+        title=f"{names(results)}, from the inside",
         lead=_lead(results),
         notice=_notice(results),
         strip=_strip(results),
-        sections="\n".join(_section(results, drawings, section) for section in SECTIONS),
-        details=_details(results),
+        sections=[_section(results, drawings, section) for section in SECTIONS if section.shown(results)]
+        + [_details(results)],
     )
+    return {"report.html": page.encode()} | figure_files(drawings)
+
+
+def fill(*, title: str, lead: str, notice: str, sections: Iterable[str], strip: str = "") -> str:
+    """The whole page from its parts, each HTML."""
+    here = files(__package__)
+    return Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=title,
+        style=here.joinpath("page.css").read_text(encoding="utf-8"),
+        lead=lead,
+        notice=notice,
+        strip=strip,
+        sections="\n".join(sections),
+    )
+
+
+def figure_files(drawings: Mapping[str, Drawing]) -> dict[str, bytes]:
+    """The figures as files, by path within the folder."""
+    return {f"figures/{name}.{kind}": getattr(d, kind) for name, d in drawings.items() for kind in ("svg", "png")}
 
 
 def _lead(results: Results) -> str:
     s = results.settings
     seen = results.steps_done * s.batch * s.window
+    one = {"rnn": "A vanilla RNN", "lstm": "An LSTM"}
+    both = f"A vanilla RNN and an LSTM, with {count(s.hidden_size, 'hidden unit')} each, side by side on"
+    alone = f"{one[s.cells[0]]} with {count(s.hidden_size, 'hidden unit')}, on"
     return (
-        f"A vanilla RNN and an LSTM, with {count(s.hidden_size, 'hidden unit')} each, side by side on "
+        f"{both if len(s.cells) > 1 else alone} "
         f"{escape(results.text_name)}: {results.text_length * 9 // 10:,} characters, "
         f"read {seen / (results.text_length * 0.9):.1f} times."
     )
@@ -59,7 +75,7 @@ def _notice(results: Results) -> str:
         return ""
     reached = f"Training steps reached: {results.steps_done:,} of {results.settings.steps:,}"
     when = measured(results)[1]
-    which = f"the measurements are of the {when} models" if when else "there is no measurement of both models"
+    which = f"the measurements are of the {when} models" if when else "there is no measurement of all models"
     return (
         '<p class="notice" role="status"><strong>This study did not run to its end: '
         f"{escape(results.stopped)}.</strong>"
@@ -68,8 +84,9 @@ def _notice(results: Results) -> str:
 
 
 def _strip(results: Results) -> str:
-    tiles = (section.tile(results) for section in SECTIONS)
-    return "\n".join(_tile(tile) for tile in tiles if tile is not None)
+    tiles = (section.tile(results) for section in SECTIONS if section.shown(results))
+    shown = "\n".join(_tile(tile) for tile in tiles if tile is not None)
+    return f'<div class="strip">\n{shown}\n</div>'
 
 
 def _tile(tile: Tile) -> str:
@@ -80,18 +97,24 @@ def _tile(tile: Tile) -> str:
 
 
 def _section(results: Results, drawings: dict[str, Drawing], section: Section) -> str:
-    found = section.finding(results)
-    figures = [_figure(drawings[name], f"{section.title}. {found}") for name in section.figures if name in drawings]
-    more = section.more(results)
+    figures = [drawings[name] for name in section.figures if name in drawings]
+    return article(
+        section.title, section.finding(results), figures, section.more(results), caption(results, section.how)
+    )
+
+
+def article(title: str, found: str, figures: Iterable[Drawing], more: str, how: str) -> str:
+    """One section: its finding, its figures, what else it shows, and its caption; each HTML."""
+    shown = "".join(_figure(drawing, f"{title}. {found}") for drawing in figures) + more
     # what is not shown needs no caption
-    words = f'<p class="how">{caption(results, section.how)}</p>' if figures or more else ""
-    return f'<article><h2>{section.title}</h2><p class="finding">{found}</p>{"".join(figures)}{more}{words}</article>'
+    words = f'<p class="how">{how}</p>' if shown else ""
+    return f'<article><h2>{title}</h2><p class="finding">{found}</p>{shown}{words}</article>'
 
 
-def caption(results: Results, how: str) -> str:
+def caption(results: Results, how: str | Words) -> str:
     """The caption of a section, with the study's numbers for its $names."""
     s = results.settings
-    return Template(how).substitute(
+    return Template(how if isinstance(how, str) else how(results)).substitute(
         window=count(s.window, "character"),
         sequences=count(s.sequences, "place"),
         trials=count(s.trials, "random input"),
@@ -124,7 +147,13 @@ def _details(results: Results) -> str:
         "Computed with": f"scratchrnn {env['scratchrnn']} ({env['backend']} backend), NumPy {env['numpy']}, "
         f"Python {env['python']}, {env['platform']}",
     }
-    return "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in rows.items())
+    listed = "".join(f"<dt>{key}</dt><dd>{escape(value)}</dd>" for key, value in rows.items())
+    weights = " and ".join(f"{cell}.safetensors" for cell in results.models)
+    return (
+        f'<article class="details"><h2>How this was made</h2><dl>{listed}</dl><p class="how">All numbers of this page, '
+        f"and more, are in results.json beside it; the weights are in {weights}; the figures are in the folder "
+        "figures.</p></article>"
+    )
 
 
 def _size(one: ModelResults) -> int:

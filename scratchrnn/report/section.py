@@ -45,12 +45,15 @@ class Section:
     title : str
     finding : callable
         Results -> one sentence or two, as HTML, computed from the numbers that the figures show.
-    how : str
-        The caption: how it was measured and how to read it; HTML, with $names as `page.caption` has them.
+    how : str or callable
+        The caption: how it was measured and how to read it; HTML, with $names as `page.caption` has them. A function of
+        the results where it depends on which models there are.
     figures : mapping of name to callable
         (Results, width in inches) -> matplotlib Figure. The name is that of the files in the folder figures.
+    shown : callable
+        Results -> whether the section is part of this report at all, as one on gates is not without an LSTM.
     drawable : callable
-        Results -> whether there are numbers for the figures; by default, whether both models were measured.
+        (Results, name of a figure) -> whether there are numbers for it; by default, whether all models were measured.
     more : callable
         Results -> HTML between figures and caption, such as a table.
     tile : callable
@@ -59,8 +62,9 @@ class Section:
 
     title: str
     finding: Words
-    how: str
+    how: str | Words
     figures: Mapping[str, Draw] = field(default_factory=dict)
-    drawable: Callable[[Results], bool] = lambda results: bool(measured(results)[0])
+    shown: Callable[[Results], bool] = lambda results: True
+    drawable: Callable[[Results, str], bool] = lambda results, figure: bool(measured(results)[0])
     more: Words = nothing
     tile: Callable[[Results], Tile | None] = lambda results: None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from scratchrnn import plots
 from scratchrnn._typing import FloatArray
 from scratchrnn.gradflow import Decay
 from scratchrnn.study import Measurement, Results
 
 NAMES = {"rnn": "RNN", "lstm": "LSTM"}
+COLORS = {"rnn": plots.BLUE, "lstm": plots.VERMILION}  # whether or not the other is there
 
 
 def measured(results: Results) -> tuple[dict[str, Measurement], str]:
@@ -21,11 +23,21 @@ def measured(results: Results) -> tuple[dict[str, Measurement], str]:
 
 
 def not_measured(results: Results) -> str:
-    """Say what is missing, where there is no measurement of both models."""
+    """Say what is missing, where there is no measurement of all models."""
     found = [NAMES[cell] for cell, one in results.models.items() if one.before]
     if not found:
         return "No measurement was reached."
     return f"Only the untrained {found[0]} was measured: there is nothing to compare it with."
+
+
+def colors(results: Results) -> list[str]:
+    """One for each model, in their order."""
+    return [COLORS[cell] for cell in results.models]
+
+
+def names(results: Results) -> str:
+    """The models, as a sentence names them."""
+    return " and ".join(NAMES[cell] for cell in results.models)
 
 
 def count(number: float, noun: str) -> str:

@@ -15,11 +15,11 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scratchrnn.study.record import FORMAT
+from scratchrnn.study.record import FORMAT, SWEEP_FORMAT
 from scratchrnn.study.results import Results
 
 RESULTS = "results.json"
@@ -28,16 +28,21 @@ FIGURES = "figures"
 
 def is_study(folder: Path) -> bool:
     """Whether a folder holds a study: a results.json that says so."""
-    return bool(_record(folder))
+    return _record(folder).get("format") == FORMAT
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder holds a sweep: a results.json that says so."""
+    return _record(folder).get("format") == SWEEP_FORMAT
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What results.json says; empty if there is none of a study."""
+    """What results.json says; empty if there is none of a study or a sweep."""
     try:
         entry = json.loads((folder / RESULTS).read_bytes())
     except (OSError, ValueError):
         return {}
-    return entry if isinstance(entry, dict) and entry.get("format") == FORMAT else {}
+    return entry if isinstance(entry, dict) and entry.get("format") in (FORMAT, SWEEP_FORMAT) else {}
 
 
 def complete_steps(folder: Path) -> int:
@@ -47,7 +52,9 @@ def complete_steps(folder: Path) -> int:
     return steps if isinstance(steps, int) and record.get("stopped") is None else 0
 
 
-def check_folder(folder: Path, *, steps: int | None = None, force: bool = False) -> None:
+def check_folder(
+    folder: Path, *, steps: int | None = None, force: bool = False, holds: Callable[[Path], bool] = is_study
+) -> None:
     """Refuse a folder that cannot be written, or that holds what should be kept; nothing stays behind.
 
     What a killed process left of its writing is removed.
@@ -59,6 +66,8 @@ def check_folder(folder: Path, *, steps: int | None = None, force: bool = False)
         Training steps of the study to be written.
     force : bool
         Whether other files, and a complete study of more steps, are no reason to refuse.
+    holds : callable
+        What the folder may hold already: `is_study` or `is_sweep`.
 
     Raises
     ------
@@ -69,7 +78,7 @@ def check_folder(folder: Path, *, steps: int | None = None, force: bool = False)
     """
     try:
         _remove_stale(folder)
-        _refuse_what_is_there(folder, steps, force)
+        _refuse_what_is_there(folder, steps, force, holds)
         _try_to_write(folder)
     except OSError as error:
         if error.errno is None:  # a message of our own
@@ -77,11 +86,12 @@ def check_folder(folder: Path, *, steps: int | None = None, force: bool = False)
         raise type(error)(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def _refuse_what_is_there(folder: Path, steps: int | None, force: bool) -> None:
+def _refuse_what_is_there(folder: Path, steps: int | None, force: bool, holds: Callable[[Path], bool]) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: expected a folder to write to; got a file")
-    if folder.is_dir() and any(folder.iterdir()) and not is_study(folder) and not force:
-        raise FileExistsError(f"{folder}: holds files that are not of a study; choose another --out, or give --force")
+    if folder.is_dir() and any(folder.iterdir()) and not holds(folder) and not force:
+        kind = "study" if holds is is_study else "sweep"
+        raise FileExistsError(f"{folder}: holds files that are not of a {kind}; choose another --out, or give --force")
     there = complete_steps(folder)
     if steps is not None and there > steps and not force:
         raise FileExistsError(

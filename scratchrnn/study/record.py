@@ -48,7 +48,7 @@ from scratchrnn.gradflow import Decay
 from scratchrnn.study.results import Measurement, ModelResults, Results
 from scratchrnn.study.stretch import Stretch
 
-FORMAT = "scratchrnn-study"
+FORMAT, SWEEP_FORMAT = "scratchrnn-study", "scratchrnn-sweep"
 VERSION = 1
 
 
@@ -75,7 +75,7 @@ def to_json(results: Results, files: Iterable[str]) -> bytes:
         "models": {cell: _model(cell, one) for cell, one in results.models.items()},
         "files": sorted(files),
     }
-    return (json.dumps(_plain(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(plain(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def environment(results: Results) -> dict[str, str]:
@@ -118,8 +118,8 @@ def summary(results: Results) -> dict[str, Any]:
         "unigram_bits": results.unigram_bits,
         "models": models,
     }
-    plain: dict[str, Any] = _plain(entry)
-    return plain
+    told: dict[str, Any] = plain(entry)
+    return told
 
 
 def _model(cell: str, one: ModelResults) -> dict[str, Any]:
@@ -178,14 +178,14 @@ def _saturation(s: Saturation) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same with lists for arrays, and None for what JSON cannot say."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (bool, int, str)) or value is None:
         return value
     number = float(value)

@@ -57,7 +57,7 @@ def run(
     tell: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], int] = lambda: 0,
 ) -> Results:
-    """Train an RNN and an LSTM side by side on the same windows, and measure both before and after.
+    """Train an RNN and an LSTM side by side on the same windows, or one of them, and measure before and after.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def run(
         vocabulary_size=len(vocabulary),
         dropped=rows.dropped,
         unigram_bits=unigram_entropy(codes) / NATS_PER_BIT,
-        models={cell: ModelResults(_new_model(cell, vocabulary, settings)) for cell in CELLS},
+        models={cell: ModelResults(_new_model(cell, vocabulary, settings)) for cell in settings.cells},
         prompt=vocabulary.decode(held_out[:PROMPT]),
     )
     patience = 0  # how many wishes to stop are still answered with more work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from scratchrnn import backends
 from scratchrnn._validate import check_int, check_positive_int, check_real
@@ -16,10 +17,12 @@ class Settings:
 
     Attributes
     ----------
+    cells : tuple of str
+        "rnn", "lstm" or both: the models.
     steps : int
         Updates of each model, one window each.
     hidden_size, embedding_size : int
-        H and E of both models; each has one layer.
+        H and E of each model, which has one layer.
     batch, window : int
         B rows of text read in parallel, T characters per window: the gradient flows back through at most T steps.
     learning_rate : float
@@ -44,6 +47,7 @@ class Settings:
         See `scratchrnn.backends`.
     """
 
+    cells: tuple[str, ...] = CELLS
     steps: int = 1200
     hidden_size: int = 128
     embedding_size: int = 64
@@ -62,9 +66,9 @@ class Settings:
     backend: str | None = None
 
     @classmethod
-    def quick(cls, **changes: int | str | None) -> Settings:
+    def quick(cls, **changes: Any) -> Settings:
         """A look in seconds: smaller models, fewer steps, shorter distances."""
-        small = {
+        small: dict[str, Any] = {
             "steps": 200,
             "hidden_size": 64,
             "embedding_size": 32,
@@ -74,12 +78,14 @@ class Settings:
             "validate_every": 25,
             "backend": "numpy",  # compiling on a fresh machine takes longer than all of this
         }
-        return cls(**(small | changes))  # type: ignore[arg-type]
+        return cls(**(small | changes))
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "seed":
+            if field.name == "cells":
+                _check_cells(value)
+            elif field.name == "seed":
                 check_int("seed", value, least=0)
             elif field.name in {"learning_rate", "max_norm"}:
                 check_real(field.name, value, above=0.0)
@@ -99,3 +105,9 @@ class Settings:
                 f"got {len(text):,}"
             )
         check_positive_int("characters", len(set(text)) - 1)
+
+
+def _check_cells(value: Any) -> None:
+    known = isinstance(value, tuple) and all(cell in CELLS for cell in value)
+    if not known or not value or len(set(value)) < len(value):
+        raise ValueError(f"cells: expected 'rnn', 'lstm' or both, as a tuple; got {value!r}")

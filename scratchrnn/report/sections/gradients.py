@@ -12,16 +12,16 @@ from scratchrnn.study import Results
 
 
 def finding(results: Results) -> str:
-    """How far back the gradient of one loss reaches, in both, and what training changed."""
+    """How far back the gradient of one loss reaches in each model, and what training changed."""
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    rnn, lstm = now["rnn"].decay, now["lstm"].decay
-    text = f"Followed back through the text, the gradient of one prediction in the {when} RNN {_reach(rnn)}"
-    if not (rnn.exploding or rnn.censored or lstm.exploding or lstm.censored):
-        text += f", in the LSTM for {lstm.horizon}."
-    else:
-        text += f"; in the LSTM it {_reach(lstm)}."
+    (first, decay), *others = ((NAMES[cell], m.decay) for cell, m in now.items())
+    text = f"Followed back through the text, the gradient of one prediction in the {when} {first} {_reach(decay)}"
+    plain = not any(m.decay.exploding or m.decay.censored for m in now.values())
+    for name, other in others:
+        text += f", in the {name} for {other.horizon}" if plain else f"; in the {name} it {_reach(other)}"
+    text += "."
     changes = [
         f"from {mark(one.before.decay)} to {mark(one.after.decay)} in the {NAMES[cell]}"
         for cell, one in results.models.items()
@@ -47,6 +47,7 @@ def _reach(decay: Decay) -> str:
 
 def _gradients(results: Results, width: float) -> Figure:
     return by_distance(
+        results,
         width,
         {NAMES[cell]: m.by_distance.input for cell, m in measured(results)[0].items()},
         [one.before.by_distance.input for one in results.models.values() if one.before and one.after],
@@ -54,7 +55,7 @@ def _gradients(results: Results, width: float) -> Figure:
     )
 
 
-def _drawable(results: Results) -> bool:
+def _drawable(results: Results, figure: str) -> bool:
     now = measured(results)[0].values()
     return bool(now) and all(m.by_distance.input[0] > 0 for m in now)  # it is 0 where every unit is saturated
 

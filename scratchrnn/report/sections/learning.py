@@ -1,4 +1,4 @@
-"""Learning: the loss of both models over training."""
+"""Learning: the loss of each model over training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, count
+from scratchrnn.report.words import NAMES, colors, count
 from scratchrnn.study import Results
 
 CLOSE = 0.02  # bits: less is no difference worth a word
@@ -16,27 +16,30 @@ CLOSE = 0.02  # bits: less is no difference worth a word
 def finding(results: Results) -> str:
     """Who predicts the text held out better, by how much, and whether more training helped to the end."""
     last = {cell: one.curve.validation[-1][1] for cell, one in results.models.items() if one.curve.validation}
-    if len(last) < 2 or not results.steps_done:
+    if len(last) < len(results.models) or not results.steps_done:
         return "No training step was reached."
-    better, worse = sorted(last, key=lambda cell: last[cell])
-    lead = round(last[worse], 2) - round(last[better], 2)  # of the numbers that are shown
+    better, *others = sorted(last, key=lambda cell: last[cell])
     text = (
         f"After {count(results.steps_done, 'step')} the {NAMES[better]} needs {last[better]:.2f} bits for a character "
+        "it has not seen"
     )
-    if lead < CLOSE:
-        text += f"it has not seen and the {NAMES[worse]} {last[worse]:.2f}: no real difference."
-    else:
-        text += (
-            f"it has not seen, the {NAMES[worse]} {last[worse]:.2f}: "
-            f"the {NAMES[better]} is ahead by {lead:.2f} bits, {lead / last[worse]:.0%}."
-        )
+    for worse in others:
+        lead = round(last[worse], 2) - round(last[better], 2)  # of the numbers that are shown
+        if lead < CLOSE:
+            text += f" and the {NAMES[worse]} {last[worse]:.2f}: no real difference"
+        else:
+            text += (
+                f", the {NAMES[worse]} {last[worse]:.2f}: "
+                f"the {NAMES[better]} is ahead by {lead:.2f} bits, {lead / last[worse]:.0%}"
+            )
+    text += "."
     below = results.unigram_bits - last[better]
     text += (
         " A guess that knows only how frequent each character is in the whole text needs about "
         f"{results.unigram_bits:.2f}"
     )
     if below <= CLOSE:
-        text += ": they learned less than that."
+        text += f": {'they' if others else 'it'} learned less than that."
     elif last[better] * 100 < results.unigram_bits:
         text += ", more than a hundred times as many."
     else:
@@ -56,18 +59,19 @@ def _loss(results: Results, width: float) -> Figure:
     lowest = min(results.unigram_bits, *seen)
     highest = max(results.unigram_bits * 1.1, *(values[-1] for _, values in held_out.values()))
     ax.set_ylim(lowest - 0.05 * (highest - lowest), highest)  # before training the loss lies far above
-    for color, curve in zip(plots.PALETTE, curves.values(), strict=False):
+    for color, curve in zip(colors(results), curves.values(), strict=True):
         ax.plot(np.arange(1, len(curve.bits) + 1), curve.bits, color=color, alpha=0.35, linewidth=0.7)
     ax.axhline(results.unigram_bits, color=plots.FAINT, linewidth=1, linestyle=(0, (4, 3)))
     ax.annotate(
         f"no context  {results.unigram_bits:.2f}", (1, results.unigram_bits), (0, 4), color=plots.MUTED, ha="right",
         xycoords=ax.get_yaxis_transform(), textcoords="offset points",
     )  # fmt: skip
-    plots.loss_curves(ax, {name: (v[0], v[1]) for name, v in held_out.items()}, smooth=1, ylabel="Bits per character")
+    points = {name: (v[0], v[1]) for name, v in held_out.items()}
+    plots.loss_curves(ax, points, smooth=1, ylabel="Bits per character", colors=colors(results))
     return figure
 
 
-def _drawable(results: Results) -> bool:
+def _drawable(results: Results, figure: str) -> bool:
     return all(len(one.curve.validation) > 1 or one.curve.bits for one in results.models.values())
 
 
@@ -81,8 +85,8 @@ def _tile(results: Results) -> Tile | None:
 SECTION = Section(
     title="Learning",
     finding=finding,
-    how="""Thick lines: loss on the tenth of the text held out. Thin lines: loss of each training window. Both
-    models read the same windows in the same order, carry their state from one to the next, and follow
+    how="""Thick lines: loss on the tenth of the text held out. Thin lines: loss of each training window. Every
+    model reads the same windows in the same order, carries its state from one to the next, and follows
     the gradient back through $window. Dashed: the entropy of single characters in the whole text.""",
     figures={"loss": _loss},
     drawable=_drawable,

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn.report.by_distance import by_distance
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, count, mark, measured, not_measured, number, relative, rule
+from scratchrnn.report.words import NAMES, count, mark, measured, names, not_measured, number, relative, rule
 from scratchrnn.study import Results
 
 
@@ -16,11 +16,12 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    rnn, lstm = now["rnn"], now["lstm"]
+    counted = " and ".join(rule(results, m) for m in now.values())
+    corrected = " and ".join(mark(m.memory) for m in now.values())
+    on_text = " and ".join(mark(m.decay) for m in now.values())
     text = (
-        f"On random input the familiar rule counts {rule(results, rnn)} and {rule(results, lstm)} steps in the {when} "
-        f"RNN and LSTM; the corrected measure says {mark(rnn.memory)} and {mark(lstm.memory)}. On the text itself it "
-        f"says {mark(rnn.decay)} and {mark(lstm.decay)}."
+        f"On random input the familiar rule counts {counted} steps in the {when} {names(results)}; the corrected "
+        f"measure says {corrected}. On the text itself it says {on_text}."
     )
     if "+" in text:
         text += " A + stands where the measurement ended first, so that the truth may lie beyond."
@@ -32,13 +33,14 @@ def finding(results: Results) -> str:
             size = f"{number(float(ratio[at]))} times as large at {count(at, 'step')}"
             text += f" In the {NAMES[cell]} the gradient on random input grows on its way: {size}."
     if exploding:
-        names = " and the ".join(exploding)
-        text += f" In the {names} the gradient explodes on random input (!): these counts mean little."
+        where = " and the ".join(exploding)
+        text += f" In the {where} the gradient explodes on random input (!): these counts mean little."
     return text
 
 
 def _memory(results: Results, width: float) -> Figure:
     return by_distance(
+        results,
         width,
         {NAMES[cell]: m.memory.by_distance for cell, m in measured(results)[0].items()},
         [one.before.memory.by_distance for one in results.models.values() if one.before and one.after],
@@ -46,7 +48,7 @@ def _memory(results: Results, width: float) -> Figure:
     )
 
 
-def _drawable(results: Results) -> bool:
+def _drawable(results: Results, figure: str) -> bool:
     now = measured(results)[0].values()
     return bool(now) and all(m.memory.by_distance[0] > 0 for m in now)
 

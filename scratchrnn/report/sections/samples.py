@@ -1,4 +1,4 @@
-"""What both models write."""
+"""What the models write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def finding(results: Results) -> str:
     """What share of the words that each model writes exist in the text."""
     wrote = {NAMES[cell]: one for cell, one in results.models.items() if one.sample is not None}
     if not wrote:
-        return "Neither model came to write."
+        return "Neither model came to write." if len(results.models) > 1 else "The model did not come to write."
     known = [f"{one.known_words:.0%} of the {name}'s" for name, one in wrote.items() if one.known_words is not None]
     wordless = [name for name, one in wrote.items() if one.known_words is None]
     text = []
@@ -42,7 +42,7 @@ def _samples(results: Results) -> str:
 SECTION = Section(
     title="What they write",
     finding=finding,
-    how="""Both read the same $prompt of the text held out, of which the end is shown in grey, and
-    go on from there at temperature 0.8.""",
+    how="""They begin with $prompt of the text held out, of which the end is shown in grey, drawn at
+    temperature 0.8.""",
     more=_samples,
 )

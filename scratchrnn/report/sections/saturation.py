@@ -16,17 +16,26 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    rnn, lstm = now["rnn"].saturation, now["lstm"].saturation
-    forget = lstm.gates["f"]
-    keepers = int((forget.right > 0.9).sum())
-    return (
-        f"In the {when} RNN {rnn.rate:.0%} of all hidden values lie beyond ±{rnn.threshold:.2f}, and its tanh lets "
-        f"{rnn.mean_derivative:.2f} of a gradient through on average. Of the LSTM's h {lstm.rate:.0%} lie there"
-        + (", but its gates saturate: " if forget.share > lstm.rate else "; ")
-        + f"the forget gate is open {forget.right_share:.0%} of the time and closed {forget.left_share:.0%}. "
-        f"It is open more than nine tenths of the time in {part(keepers, len(forget.right))} "
-        f"cell{'' if len(forget.right) == 1 else 's'}."
-    )
+    text = []
+    if "rnn" in now:
+        rnn = now["rnn"].saturation
+        text.append(
+            f"In the {when} RNN {rnn.rate:.0%} of all hidden values lie beyond ±{rnn.threshold:.2f}, and its tanh "
+            f"lets {rnn.mean_derivative:.2f} of a gradient through on average."
+        )
+    if "lstm" in now:
+        lstm = now["lstm"].saturation
+        forget = lstm.gates["f"]
+        keepers = int((forget.right > 0.9).sum())
+        text.append(
+            f"Of the {'' if 'rnn' in now else when + ' '}LSTM's h {lstm.rate:.0%} lie "
+            + ("there" if "rnn" in now else f"beyond ±{lstm.threshold:.2f}")
+            + (", but its gates saturate: " if forget.share > lstm.rate else "; ")
+            + f"the forget gate is open {forget.right_share:.0%} of the time and closed {forget.left_share:.0%}. "
+            f"It is open more than nine tenths of the time in {part(keepers, len(forget.right))} "
+            f"cell{'' if len(forget.right) == 1 else 's'}."
+        )
+    return " ".join(text)
 
 
 def _saturation(results: Results, width: float) -> Figure:
@@ -44,19 +53,31 @@ def _gates(results: Results, width: float) -> Figure:
     return figure
 
 
+def _drawable(results: Results, figure: str) -> bool:
+    now = measured(results)[0]
+    return "lstm" in now if figure == "gates" else bool(now)
+
+
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
     values = {cell: f"{m.saturation.rate:.0%}" for cell, m in now.items()}
     return Tile("Saturated hidden values", values, f"beyond ±0.95, {when}") if now else None
 
 
+def _how(results: Results) -> str:
+    text = """Share of the time, over $sequences in the text held out, that values sit at an end of their range, where a
+    squashing function passes almost no gradient."""
+    if "lstm" not in results.models:
+        return f"{text} Left: below −0.95. Right: above 0.95."
+    return f"""{text} Left: below −0.95, for gates closed below 0.1. Right: above 0.95, for gates open above 0.9. In the
+    lower figure each point is one gate of one unit; an open forget gate is what keeps a memory."""
+
+
 SECTION = Section(
     title="Saturation",
     finding=finding,
-    how="""Share of the time, over $sequences in the text held out, that values sit at an end of their
-    range, where a squashing function passes almost no gradient. Left: below −0.95, for gates closed
-    below 0.1. Right: above 0.95, for gates open above 0.9. In the lower figure each point is one gate
-    of one unit; an open forget gate is what keeps a memory.""",
+    how=_how,
     figures={"saturation": _saturation, "gates": _gates},
+    drawable=_drawable,
     tile=_tile,
 )
