@@ -79,6 +79,9 @@ def test_report_is_one_page_that_needs_nothing_else(files: dict[str, bytes]) -> 
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
     text = files["report.html"].decode()
     assert "url(http" not in text
+    linked = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', text)
+    assert [title for _, title in linked] == [section.title for section in sections.SECTIONS]
+    assert all(f'<article id="{name}"><h2>{title}</h2>' in text for name, title in linked)
     assert re.findall(r"<script[^>]*>", text) == [LIVE_DATA, "<script>"]
     assert page.counts["figure"] == 6
     assert page.counts["svg"] == 12

@@ -319,6 +319,7 @@ def test_what_is_not_finite_is_said(browser: Chromium, html: str, tmp_path: Path
     data = payload({"lstm": replace(m, stretch=odd)})
     path.write_text(html.replace(payload(now(results)), data), encoding="utf-8")
     browser.open(path)
+    assert browser.js("document.getElementById('live-models').getBoundingClientRect().height") == 0  # one model
     choose(browser, "order", "number")
     for step in (2, 3):
         browser.click("#live-map", *at_cell(step, 1, 6))

@@ -358,6 +358,7 @@
     tab.addEventListener("click", () => choose({ model: n }));
     return tab;
   }));
+  $("models").hidden = data.models.length < 2;
   for (const name of ["text", "unit-text"]) {
     $(name).replaceChildren(...data.text.map((c) => element("span", { title: spoken(c) }, sign(c))));
   }

@@ -33,7 +33,7 @@ def render(results: Results) -> dict[str, bytes]:
         title=f"{names(results)}, from the inside",
         lead=_lead(results),
         notice=_notice(results),
-        strip=_strip(results),
+        strip=_strip(results) + _contents([section.title for section in SECTIONS if section.shown(results)]),
         sections=[_section(results, drawings, section) for section in SECTIONS if section.shown(results)]
         + [_details(results)],
     )
@@ -98,6 +98,20 @@ def _tile(tile: Tile) -> str:
     return f'<section class="tile{size}"><h2>{tile.title}</h2><dl>{numbers}</dl><p>{tile.unit}</p></section>'
 
 
+def _contents(titles: list[str]) -> str:
+    links = "".join(f'<a href="#{anchor(title)}">{title}</a>' for title in titles)
+    return f'<nav aria-label="Sections">{links}</nav>'
+
+
+def anchor(title: str) -> str:
+    """What a section is called in addresses within the page.
+
+    >>> anchor("Hidden states, character by character")
+    'hidden-states-character-by-character'
+    """
+    return "-".join(re.findall(r"\w+", title.lower()))
+
+
 def _section(results: Results, drawings: dict[str, Drawing], section: Section) -> str:
     figures = [drawings[name] for name in section.figures if name in drawings]
     return article(
@@ -110,7 +124,7 @@ def article(title: str, found: str, figures: Iterable[Drawing], more: str, how: 
     shown = "".join(_figure(drawing, f"{title}. {found}") for drawing in figures) + more
     # what is not shown needs no caption
     words = f'<p class="how">{how}</p>' if shown else ""
-    return f'<article><h2>{title}</h2><p class="finding">{found}</p>{shown}{words}</article>'
+    return f'<article id="{anchor(title)}"><h2>{title}</h2><p class="finding">{found}</p>{shown}{words}</article>'
 
 
 def caption(results: Results, how: str | Words) -> str:

@@ -20,13 +20,14 @@ def finding(results: Results) -> str:
     if not now:
         return not_measured(results)
     steps = len(next(iter(now.values())).stretch.text)
-    half, most = ({cell: needed(m.stretch.gradient, share) for cell, m in now.items()} for share in (0.5, 0.99))
+    reach = {cell: [needed(m.stretch.gradient, share) for share in (0.5, 0.99)] for cell, m in now.items()}
     text = ""
-    if None not in (*half.values(), *most.values()):
+    if not any(None in found for found in reach.values()):
+        half = [f"the last {count(found[0] or 0, 'character')} in the {NAMES[cell]}" for cell, found in reach.items()]
+        most = [f"{found[1]:g} in the {NAMES[cell]}" for cell, found in reach.items()]
         text = (
-            f"Of the gradient that a prediction sends back to the text, half goes to the last "
-            f"{count(half['rnn'] or 0, 'character')} in the {when} RNN and the last {half['lstm']:g} in the LSTM; "
-            f"99% of it takes {most['rnn']:g} and {most['lstm']:g}. "
+            f"Of the gradient that a prediction of the {when} model{'s' if len(now) > 1 else ''} sends back to the "
+            f"text, half goes to {' and '.join(half)}; 99% of it takes {' and '.join(most)}. "
         )
     right = [
         f"the {NAMES[cell]} at {sum(c[0] == y for c, y in zip(m.stretch.candidates, m.stretch.following, strict=True))}"

@@ -25,8 +25,8 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    parts = {NAMES[cell]: m.stretch.layers[-1] for cell, m in now.items()}
-    changes = {name: sign_changes(states["h"]) for name, states in parts.items()}
+    layers = {cell: m.stretch.layers[-1] for cell, m in now.items()}
+    changes = {NAMES[cell]: sign_changes(layer["h"]) for cell, layer in layers.items()}
     medians = [f"{count(float(np.median(c)), 'time')} in the {name}" for name, c in changes.items()]
     never = [f"{part(int((c == 0).sum()), len(c))} in the {name}" for name, c in changes.items()]
     read = next(iter(now.values())).stretch.text
@@ -35,13 +35,9 @@ def finding(results: Results) -> str:
         f"model{'s' if len(now) > 1 else ''} changes sign {' and '.join(medians)}. "
         f"Units that never do: {', '.join(never)}."
     )
-    moved = [
-        f"{_movement(states[name]):.2f} for the {model}'s {name}"
-        for name in "hc"
-        for model, states in parts.items()
-        if name in states
-    ]
-    text += f" One character moves a unit by this part of its own spread: {', '.join(moved)}."
+    moves = {f"{NAMES[cell]}'s {s}": layer[s] for s in ("h", "c") for cell, layer in layers.items() if s in layer}
+    parts = [f"{_movement(states):.2f} for the {name}" for name, states in moves.items()]
+    text += f" One character moves a unit by this part of its own spread: {', '.join(parts)}."
     missing = {c for c in read if c != UNKNOWN and visible(c) == UNKNOWN}
     if missing:
         text += f" {UNKNOWN} stands for {count(len(missing), 'character')} that the figure's fonts have no sign for."
@@ -59,18 +55,20 @@ def _states(results: Results, width: float) -> Figure:
     now = measured(results)[0]
     panels: list[tuple[str, FloatArray, IntArray, float | None]] = []
     for cell, m in now.items():
-        states = m.stretch.layers[-1]
-        for name, limit in (("h", None), ("c", CELL_LIMIT)):
-            if name in states:
-                panels.append((f"{NAMES[cell]}, {name}", states[name], slow_first(states["h"]), limit))
+        layer = m.stretch.layers[-1]
+        order = slow_first(layer["h"])
+        panels.append((f"{NAMES[cell]}, h", layer["h"], order, None))
+        if "c" in layer:
+            panels.append((f"{NAMES[cell]}, c", layer["c"], order, CELL_LIMIT))
     read = next(iter(now.values())).stretch.text
     keep = len(read) if width == WIDE else min(len(read), NARROW_CHARACTERS)
     figure = Figure(figsize=(width, 2.8 * len(panels)), layout="constrained")
     # room between the characters read and the next title
     cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(h_pad=0.12)
-    rows = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for ax, (title, shown, order, limit) in zip(rows, panels, strict=True):
-        plots.hidden_states(ax, shown[:keep, order], list(read[:keep]), limit=limit, name="")
+    for ax, (title, states, order, limit) in zip(
+        figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True
+    ):
+        plots.hidden_states(ax, states[:keep, order], list(read[:keep]), limit=limit, name="")
         ax.set_title(title)
         ax.set_xlabel("")
         ax.set_ylabel("Unit (sorted)")
