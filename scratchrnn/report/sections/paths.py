@@ -69,10 +69,10 @@ def _drawable(results: Results, figure: str) -> bool:
 SECTION = Section(
     title="Two ways back through an LSTM",
     finding=finding,
-    how="""The gradient of one prediction that arrives at c, by distance, median over $sequences: all of it, and the part
-    that ran along the cells alone, c to c by the forget gates, from wherever it entered them. The two parts may
-    point against each other. Lower figure: how much c depends on an earlier c through every path, beside the
-    product of the forget gates between them, which leaves out that c changes the gates.""",
+    how="""The gradient of one prediction that arrives at c, by distance, median over $sequences: all of it, and
+    the part that ran along the cells alone, c to c by the forget gates, from wherever it entered them. The
+    two parts may point against each other. Lower figure: how much c depends on an earlier c through every
+    path, beside the product of the forget gates between them, which leaves out that c changes the gates.""",
     figures={"paths": _paths, "forget-product": _forget},
     shown=lambda results: "lstm" in results.models,
     drawable=_drawable,
