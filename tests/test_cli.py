@@ -17,6 +17,7 @@ import scratchrnn
 from scratchrnn.cli import main
 from scratchrnn.cli.making import StudyWishes
 from scratchrnn.cli.signals import asked_to_stop
+from tests.test_report import FIGURES as NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "The cat sat on the mat, and the dog lay by the fire; rain fell. " * 60
@@ -40,9 +41,7 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-FIGURES = {
-    f"figures/{n}.{k}" for n in ("loss", "gradients", "memory", "saturation", "gates", "states") for k in ("svg", "png")
-}
+FIGURES = {f"figures/{n}.{k}" for n in NAMES for k in ("svg", "png")}
 STUDY = {"report.html", "results.json", "rnn.safetensors", "lstm.safetensors"} | FIGURES
 
 

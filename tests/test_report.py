@@ -29,6 +29,13 @@ LIVE_DATA = '<script type="application/json" id="live-data">'
 MODULES = list(pkgutil.iter_modules(sections.__path__))
 
 
+OF_LSTM = {"gates", "paths", "forget-product", "autocorrelation", "cell-units"}
+FIGURES = OF_LSTM | {
+    "loss", "gradients", "memory-over-training", "gradient-over-training", "memory", "states", "itemized",
+    "share-beyond", "lyapunov", "saturation", "position", "words",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def whole() -> Results:
     return run(TEXT, SETTINGS, text_name="fox & <dog>.txt")
@@ -83,8 +90,8 @@ def test_report_is_one_page_that_needs_nothing_else(files: dict[str, bytes]) -> 
     assert [title for _, title in linked] == [section.title for section in sections.SECTIONS]
     assert all(f'<article id="{name}"><h2>{title}</h2>' in text for name, title in linked)
     assert re.findall(r"<script[^>]*>", text) == [LIVE_DATA, "<script>"]
-    assert page.counts["figure"] == 6
-    assert page.counts["svg"] == 12
+    assert page.counts["figure"] == len(FIGURES)
+    assert page.counts["svg"] == 2 * len(FIGURES)
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
     # two figures of one id would clip one by the other's frame
     clips = re.findall(r'<clipPath id="([^"]+)"', text)
@@ -101,9 +108,8 @@ def test_report_escapes_the_text(files: dict[str, bytes], whole: Results) -> Non
 
 
 def test_figures_are_files_of_both_kinds(files: dict[str, bytes]) -> None:
-    names = {"loss", "gradients", "memory", "saturation", "gates", "states"}
-    assert {f"figures/{n}.{kind}" for n in names for kind in ("svg", "png")} == files.keys() - {"report.html"}
-    for name in names:
+    assert {f"figures/{n}.{kind}" for n in FIGURES for kind in ("svg", "png")} == files.keys() - {"report.html"}
+    for name in FIGURES:
         assert files[f"figures/{name}.svg"].rstrip().endswith(b"</svg>")
         png = files[f"figures/{name}.png"]
         width, height = struct.unpack(">II", png[16:24])
@@ -113,7 +119,7 @@ def test_figures_are_files_of_both_kinds(files: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("match", "figures"),
-    [(lambda p: p.cell == "rnn", 0), (lambda p: p.doing == "train" and p.step == 0, 5), (lambda p: p.step == 2, 6)],
+    [(lambda p: p.cell == "rnn", 0), (lambda p: p.doing == "train" and p.step == 0, 14), (lambda p: p.step == 2, 17)],
 )
 def test_report_of_what_was_reached(match: Callable[[Progress], bool], figures: int) -> None:
     results = run(TEXT, SETTINGS, **stop_at(match))
@@ -128,7 +134,7 @@ def test_report_of_what_was_reached(match: Callable[[Progress], bool], figures: 
 
 def test_json_holds_every_number(whole: Results) -> None:
     record = json.loads(to_json(whole, ["results.json", "a"]))
-    assert (record["format"], record["version"], record["stopped"]) == (FORMAT, 1, None)
+    assert (record["format"], record["version"], record["stopped"]) == (FORMAT, 2, None)
     assert record["files"] == ["a", "results.json"]
     assert record["text"]["characters"] == len(TEXT)
     assert record["settings"]["hidden_size"] == 9
@@ -264,7 +270,7 @@ def test_report_of_one_model(cell: str) -> None:
     assert other not in re.sub(r"scratchrnn|SRNN", "", text)
     assert f"{cell}.safetensors" in files
     assert f"{other.lower()}.safetensors" not in files
-    assert read(files["report.html"]).counts["figure"] == (6 if cell == "lstm" else 5)
+    assert read(files["report.html"]).counts["figure"] == len(FIGURES if cell == "lstm" else FIGURES - OF_LSTM)
     assert list(json.loads(to_json(results, files))["models"]) == [cell]
     for name in ("gradients", "memory", "loss"):  # in the colour that it has beside the other
         color = COLORS[cell].lower().encode()

@@ -18,6 +18,7 @@ from scratchrnn.report.payload import QUANTITIES, payload
 from scratchrnn.study import Results
 from tests.awkward import STEPS, awkward_study, now, stretches
 from tests.chromium import BROWSER, Chromium
+from tests.test_report import FIGURES
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome in PATH")
 
@@ -85,7 +86,7 @@ def test_page_loads_alone_and_whole(browser: Chromium, page: Path) -> None:
     browser.open(page)
     assert browser.errors == []
     assert {u for u in browser.requests if not u.startswith("data:image/png;base64,")} == {page.resolve().as_uri()}
-    assert browser.js("document.querySelectorAll('figure').length") == 6
+    assert browser.js("document.querySelectorAll('figure').length") == len(FIGURES)
     shown = "[...document.querySelectorAll('figure svg')].filter((s) => s.getBoundingClientRect().width > 300).length"
     assert browser.js(shown) == 6
     assert browser.js("document.querySelectorAll('#live svg').length") == 4
@@ -302,7 +303,7 @@ def test_without_scripts_the_figures_remain(browser: Chromium, page: Path) -> No
         assert browser.js("document.getElementById('live').getBoundingClientRect().height") == 0
         assert browser.js("document.querySelector('noscript p').getBoundingClientRect().height") > 20
         assert "needs JavaScript" in text(browser, "noscript p")
-        assert browser.js("document.querySelectorAll('figure svg').length") == 12
+        assert browser.js("document.querySelectorAll('figure svg').length") == 2 * len(FIGURES)
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
 

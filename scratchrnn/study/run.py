@@ -148,7 +148,7 @@ def _before(results: Results, held_out: IntArray) -> Iterator[Progress]:
 def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Iterator[Progress]:
     """One update of each model in turn, so that both always stand at the same step when this is stopped."""
     settings = results.settings
-    probe = TextProbe(held_out, distance=settings.distance, sequences=PROBED)
+    probe = TextProbe(held_out, distance=settings.distance, sequences=min(PROBED, len(held_out) - settings.distance))
     recorders = {cell: GradientFlowRecorder(probe, every=settings.validate_every) for cell in results.models}
     trainers = {cell: _trainer(one.model, rows, settings, recorders[cell]) for cell, one in results.models.items()}
     updates = {cell: iter(trainer) for cell, trainer in trainers.items()}

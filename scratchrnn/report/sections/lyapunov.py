@@ -61,13 +61,18 @@ def _tile(results: Results) -> Tile | None:
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 
+def _how(results: Results) -> str:
+    text = """Lyapunov exponents, in natural logarithms per character: the rates at which small changes of the state
+    grow (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of the
+    products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same ways
+    back."""
+    return f"{text} An LSTM's state is h and c together." if "lstm" in results.models else text
+
+
 SECTION = Section(
     title="How fast the past fades",
     finding=finding,
-    how="""Lyapunov exponents, in natural logarithms per character: the rates at which small changes of the state grow
-    (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of the
-    products of its Jacobians. They are about the forward pass; the gradient goes the same ways back. An LSTM's state
-    is h and c together.""",
+    how=_how,
     figures={"lyapunov": _spectra},
     drawable=lambda results, figure: (
         bool(measured(results)[0])
