@@ -94,6 +94,15 @@ def test_untrained_models_are_called_so(whole: Results, module: Any) -> None:
     assert "Training moved" not in text
 
 
+@pytest.mark.parametrize("module", OURS[1:])
+def test_models_are_compared_at_the_same_time(whole: Results, module: Any) -> None:
+    """Where the second was not measured after training, both are told as they were before."""
+    half = replace(whole, models=whole.models | {"lstm": replace(whole.models["lstm"], after=None)})
+    text = module.finding(half)
+    assert " untrained " in text
+    assert " trained " not in text
+
+
 # --- how far the gradient reaches, over training
 
 
@@ -148,6 +157,7 @@ def spectra(results: Results, rnn: tuple[float, float], lstm: tuple[float, float
     [
         (-0.25, 0.01, "it fades to 1/e of its size in 4.0 characters where it fades most slowly"),
         (-0.01, 0.001, "it fades to 1/e of its size in 100 characters where it fades most slowly"),
+        (-0.04, 0.001, "it fades to 1/e of its size in 25 characters where it fades most slowly"),
         (-0.0004, 1e-5, "it fades to 1/e of its size in 2,500 characters where it fades most slowly"),
         (-0.25, NAN, "it fades to 1/e of its size in 4.0 characters where it fades most slowly"),
         (0.5, 0.01, "it grows: it is e times as large after 2.0 characters: this is chaos"),
@@ -236,6 +246,9 @@ def test_paths_where_there_is_little_to_tell(whole: Results) -> None:
         assert "product" not in split(whole, 0.34, ratio=ratio)
     for share, total in ((0.5, NAN), (0.5, INF), (INF, 1.0), (NAN, 1.0)):
         assert split(whole, share, total) == "In the trained LSTM the gradient is not finite 20 characters back."
+    lost = SimpleNamespace(c_path=np.ones((1, 30)), total=np.full((1, 30), INF))
+    text = paths.finding(having(whole, "lstm", paths=lost))
+    assert text.startswith("In the trained LSTM the gradient is not finite 20 characters back.")
     assert split(whole, 0.0) == (
         "20 characters back, nothing is left of the trained LSTM's gradient along the cells alone: all went through a "
         "gate."

@@ -83,7 +83,8 @@ def run(
     -------
     Results
         With `stopped` set if it did not come to its end: `stop` said so, or the loss of a model was not finite. A model
-        whose loss on the text held out is not finite at the end is not measured again, and does not write.
+        whose loss on the text held out is not finite at the end is not measured again, and without numbers to draw from
+        it does not write.
 
     Raises
     ------
@@ -215,8 +216,6 @@ def _after(results: Results, held_out: IntArray, training: str) -> Stage:
         one.after = measure(one.model, held_out, settings)
     for cell, one in results.models.items():
         yield Progress("write samples", cell)
-        if one.after is None:
-            continue
         rng = np.random.default_rng(settings.seed)
         try:
             one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
