@@ -153,7 +153,7 @@ def split_paths(
     Raises
     ------
     ValueError
-        An RNN, two directions, a minimal trace, or an array of the wrong shape.
+        An RNN, two directions, a minimal trace, a batch of 0, or an array of the wrong shape.
     TypeError
         Not a layer, not a trace of it, or a wrong dtype.
 
@@ -185,15 +185,19 @@ def split_paths(
         raise ValueError(
             'trace: expected one of forward(..., trace="full"), since the split needs dL/da_t; got a minimal one'
         )
+    if not len(trace.lengths):
+        raise ValueError("trace: expected at least one sequence; got a batch of 0")
     above_c = layer._enter_d_output(d_output, trace)
     d_h_n, d_c_n = layer._enter_state("d_state", d_state, len(trace.lengths), trace.batched)
     above_h = None if above_c is None else np.zeros_like(above_c)
-    kernels, nowhere = backends.load(trace.backend), np.ones(trace[0].input.shape[:2], np.bool_)
+    kernels, everywhere = backends.load(trace.backend), np.ones(trace[0].input.shape[:2], np.bool_)
     c_path, through_h = np.empty((2, layer.num_layers, *trace[0].c.shape), layer.dtype)
     for n in reversed(range(layer.num_layers)):
         w = Weights.of(trace.parameters, f"_l{n}")
         ends = (None if d_h_n is None else d_h_n[n], None if d_c_n is None else d_c_n[n])
-        above_c, by_c, _ = direction.backward(kernels, layer.cell, trace[n], w, above_c, *ends, detach_h=nowhere)  # (3)
+        above_c, by_c, _ = direction.backward(
+            kernels, layer.cell, trace[n], w, above_c, *ends, detach_h=everywhere
+        )  # (3)
         held = by_c.a @ w.weight_hh  # (4), (T, B, P): row t belongs to h_{t-1}
         into_h = np.concatenate([held[1:], np.zeros_like(held[:1])])
         if above_h is not None:
