@@ -167,7 +167,7 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     dtype : float32 or float64
         What the gradients were computed in. The rate is fitted over the distances before the first norm that is not
         finite or below tiny / eps of this dtype (1e-31 and 1e-292): there the smaller components are subnormal and
-        lose their digits.
+        lose their digits. Nor does it go on where float64 ends for a norm's ratio to that at distance 0.
 
     Returns
     -------
@@ -205,7 +205,7 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     finite = bool(np.isfinite(ratio).all())
     reached = np.flatnonzero(~(ratio < threshold))  # NaN, which overflow leaves behind, counts as reached
     horizon = int(reached[-1])
-    usable = np.isfinite(norms) & (norms >= info.tiny / info.eps)
+    usable = np.isfinite(ratio) & (ratio > 0) & (norms >= info.tiny / info.eps)
     stop = len(norms) if usable.all() else int(np.argmin(usable))
     factor = _fit_factor(ratio[:stop]) if stop >= 2 else float(ratio[1])
     return Decay(
