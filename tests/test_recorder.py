@@ -160,6 +160,19 @@ def test_a_gradient_that_is_not_finite_is_recorded_and_breaks_nothing() -> None:
     assert np.isnan(flow.spectral_radius[0])
 
 
+def test_nor_does_a_last_step_that_passes_nothing_back() -> None:
+    # gates that the last input saturates to the last digit; what came before still reaches the loss along c
+    lstm = srnn.LSTM(1, 4, rng=np.random.default_rng(0))
+    x = np.full((11, 6, 1), 0.1, np.float32)
+    x[-1] = 1e4
+    recorder = GradientFlowRecorder(lambda objective: (lstm, lstm.forward(x), np.ones((6, 4), np.float32)))
+    recorder(trainer_of(char_model("rnn"), 1))
+    flow = recorder.result()
+    assert flow.input[0, 0] == 0 < flow.input[0, 1]
+    assert (flow.censored[0], flow.exploding[0], flow.horizon[0]) == (True, True, 10)
+    assert np.isnan(flow.decay_factor[0])
+
+
 # Over training
 
 

@@ -64,7 +64,8 @@ class GradientFlow:
         See `Decay`; this and the next four are of `input`.
     censored, exploding : ndarray (N,) of bool
     decay_factor, decay_time : ndarray (N,)
-        NaN where the gradient is not finite at distance 0 already.
+        NaN where the gradient at distance 0 is no scale for the others: not finite, or 0 while they are not. Such a
+        sample counts as censored and exploding.
     h_saturation : ndarray (N, L)
         Share of |h| > 0.95.
     gate_saturation : ndarray (N, L, 3, 2) or None
@@ -289,7 +290,7 @@ def _stacked(records: list[Record]) -> dict[str, Any]:
 
 
 def _decay(norms: FloatArray, threshold: float, dtype: Any) -> Decay:
-    if not np.isfinite(norms[0]):  # no scale for the others; the run that is looked at must not break off for it
+    if not np.isfinite(norms[0]) or (norms[0] == 0 and norms.any()):  # no scale for the others, and no end of the run
         return Decay(len(norms) - 1, censored=True, exploding=True, decay_factor=math.nan, decay_time=math.nan)
     return measure_decay(norms, threshold=threshold, dtype=dtype)
 
