@@ -110,9 +110,9 @@ def weight_gradient_norms(trace: Trace, grads: Gradients) -> dict[str, FloatArra
     Raises
     ------
     ValueError
-        `grads` of another trace, or one of a batch of 0.
+        `grads` of another trace, or one of a batch of 0, or a minimal one.
     TypeError
-        Something else.
+        Something else, such as a trace of WeightDrop or Zoneout, which have other sums than (1) to (4).
 
     Examples
     --------
@@ -161,12 +161,16 @@ def weight_gradients_at(trace: Trace, grads: Gradients, steps: Sequence[int]) ->
 
 
 def _check(trace: Any, grads: Any) -> None:
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {describe(trace)}")
+    if type(trace) is not Trace:  # a wrapper's is a subclass
+        raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {type(trace).__name__}")
     if not isinstance(grads, Gradients):
         raise TypeError(f"grads: expected what backward of this trace returned; got {describe(grads)}")
     if not len(trace.lengths):
         raise ValueError("trace: expected at least one sequence; got a batch of 0")
+    if any(part.minimal for part in trace.layers.values()):
+        raise ValueError(
+            'trace: expected one of forward(..., trace="full"), with dL/da_t of each step; got a minimal one'
+        )
     want, got = ({key: part.h.shape for key, part in one.layers.items()} for one in (trace, grads))
     if want != got:
         raise ValueError(f"grads: expected those of this trace, with states of shape {want}; got {got}")
