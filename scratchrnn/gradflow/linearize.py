@@ -91,7 +91,8 @@ class Linearized:
             raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {describe(trace)}")
         if isinstance(trace, ZoneoutTrace):
             raise TypeError(
-                "trace: expected what forward of an RNN or LSTM returned; got Zoneout's, where units also keep old ones"
+                "trace: expected what forward of an RNN or LSTM returned; got Zoneout's, where units keep old values "
+                "past these equations"
             )
         if any(direction == "reverse" for _, direction in trace.layers):
             raise ValueError(

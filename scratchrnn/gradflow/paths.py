@@ -38,6 +38,7 @@ import numpy as np
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_int
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.distance import average_norms, check_one_direction
 from scratchrnn.gradflow.linearize import Linearized
 from scratchrnn.layers import direction
@@ -255,8 +256,8 @@ def forget_product(trace: Trace, *, max_lag: int | None = None) -> ForgetProduct
     reached = np.arange(lags + 1)[:, None] <= linear.lengths  # (K+1, B)
     product, truth = np.empty((2, len(trace.layers), lags + 1))
     for n in range(len(trace.layers)):
-        for medians, norms in zip((product[n], truth[n]), _norms_by_lag(trace, linear, n, lags), strict=True):
-            medians[:] = [np.median(row[far]) for row, far in zip(norms, reached, strict=True)]
+        for medians, found in zip((product[n], truth[n]), _norms_by_lag(trace, linear, n, lags), strict=True):
+            medians[:] = [np.median(row[far]) for row, far in zip(found, reached, strict=True)]
     return ForgetProduct(product, truth, reached.sum(axis=1))
 
 
@@ -270,7 +271,7 @@ def _norms_by_lag(trace: Trace, linear: Linearized, n: int, lags: int) -> FloatA
     product = np.ones((linear.batch, hidden))
     rows = np.zeros((linear.batch, hidden, linear.size))  # of J
     rows[:, :, own] = np.eye(hidden)
-    norms = np.zeros((2, lags + 1, linear.batch))
+    found = np.zeros((2, lags + 1, linear.batch))
     for slot in range(linear.steps, max(int(lengths.min()) - lags, 0) - 1, -1):
         truth = rows[:, :, own]
         if slot:
@@ -278,11 +279,10 @@ def _norms_by_lag(trace: Trace, linear: Linearized, n: int, lags: int) -> FloatA
             truth = truth + (to_h if w_hr is None else to_h @ w_hr) * beta[slot - 1][:, None]  # (5)
         lag = lengths - slot
         b = np.flatnonzero((lag >= 0) & (lag <= lags))
-        # hypot, since the square of 1e-200 is zero
-        norms[0, lag[b], b] = np.hypot.reduce(product[b], axis=1)
-        norms[1, lag[b], b] = np.hypot.reduce(truth[b], axis=(1, 2))
+        found[0, lag[b], b] = row_norms(product[b])
+        found[1, lag[b], b] = row_norms(truth[b].reshape(len(b), hidden**2))
         if slot:
             rows, _ = linear.vjp(slot - 1, rows)
             running = slot <= lengths
             product[running] *= f[slot - 1, running]
-    return norms
+    return found

@@ -21,6 +21,7 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_int, describe
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.trace import Gradients, Key, LayerGradients, LayerTrace, Trace
 
 
@@ -60,18 +61,6 @@ def unprojected(part: LayerTrace) -> FloatArray:
     return part.o * np.tanh(part.c[1:])
 
 
-def norms(d: FloatArray) -> FloatArray:
-    """Euclidean norm over the last axis, in float64."""
-    d = d.astype(np.float64, copy=False)
-    safe = np.finfo(np.float64).tiny / np.finfo(np.float64).eps
-    with np.errstate(all="ignore"):
-        squares: Any = np.einsum("...i,...i->...", d, d)
-        lost = ((squares < safe) & d.any(axis=-1)) | (squares == np.inf)  # the square of 1e-200 is zero
-        found = np.sqrt(squares)
-        found[lost] = np.hypot.reduce(d[lost], axis=-1)
-    return found
-
-
 def triangles(factor: Factor) -> FloatArray:
     """U_k of R_kᵀ = Q U, (T, r, B) with r ≤ B, in float64."""
     with np.errstate(all="ignore"):
@@ -88,7 +77,7 @@ def product_norms(
     between = (1,) * (left.ndim - 3)
     with np.errstate(all="ignore"):
         product = triangle.reshape(steps, *between, rank, batch) @ left.astype(np.float64, copy=False)
-    return norms(product.reshape(*product.shape[:-2], -1))
+    return row_norms(product.reshape(*product.shape[:-2], -1))
 
 
 def weight_gradient_norms(trace: Trace, grads: Gradients) -> dict[str, FloatArray]:
