@@ -191,6 +191,18 @@ def test_samples_are_taken_when_the_schedule_says() -> None:
     assert sum(is_due(n, 50) for n in range(1, 1201)) == 30  # what the budget is computed with
 
 
+def test_the_last_update_is_sampled_where_patience_ends_the_run() -> None:
+    model, recorder = char_model("lstm"), GradientFlowRecorder(text_probe(), every=10)
+    codes = model.vocabulary.encode(TEXT)
+    objective = train.LanguageModel(model, data.ContiguousRows(codes, batch=5), k1=6, held_out=codes)
+    optimizer = optim.SGD(model.parameters, lr=1e-30)  # nothing gets better
+    trainer = train.Trainer(
+        objective, optimizer, steps=40, evaluate_every=7, patience=1, callbacks=[recorder], progress=False
+    )
+    assert trainer.run().stopped == "patience"
+    assert recorder.result().steps.tolist() == [1, 2, 4, 8, 10, 14]
+
+
 def test_what_changes_in_the_net_shows() -> None:
     model = char_model("lstm")
 

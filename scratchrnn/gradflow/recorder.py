@@ -10,7 +10,7 @@ After update n the net is looked at on the same fixed data, a probe (see `probes
 Samples are taken after the updates
 
     n = 1, 2, 4, 8, ...         below `every`: most happens early
-    n = every, 2·every, ...     and after the last one
+    n = every, 2·every, ...     and after the last one, unless it is `stop` that makes it the last
 
 which is fixed, so that two runs can be compared sample by sample.
 
@@ -190,7 +190,8 @@ class GradientFlowRecorder:
             return
         self._check_order(done)
         self._trained = trainer.seconds
-        if not is_due(done, self.every) and done != trainer.steps:
+        last = done == trainer.steps or trainer.result.stopped is not None
+        if not (last or is_due(done, self.every)):
             return
         record = self._sample(trainer.objective)
         record["steps"] = np.array(done)
