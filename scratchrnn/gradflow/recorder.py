@@ -10,7 +10,7 @@ After update n the net is looked at on the same fixed data, a probe (see `probes
 Samples are taken after the updates
 
     n = 1, 2, 4, 8, ...         below `every`: most happens early
-    n = every, 2·every, ...     and after the last one
+    n = every, 2·every, ...     and after the last one, unless it is `stop` that makes it the last
 
 which is fixed, so that two runs can be compared sample by sample.
 
@@ -64,7 +64,12 @@ class GradientFlow:
         See `Decay`; this and the next four are of `input`.
     censored, exploding : ndarray (N,) of bool
     decay_factor, decay_time : ndarray (N,)
+<<<<<<< HEAD
         NaN where the gradient is not finite at distance 0 already, or 0 there and not further back.
+=======
+        NaN where the gradient at distance 0 is no scale for the others: not finite, or 0 while they are not. Such a
+        sample counts as censored and exploding.
+>>>>>>> main
     h_saturation : ndarray (N, L)
         Share of |h| > 0.95.
     gate_saturation : ndarray (N, L, 3, 2) or None
@@ -189,7 +194,8 @@ class GradientFlowRecorder:
             return
         self._check_order(done)
         self._trained = trainer.seconds
-        if not is_due(done, self.every) and done != trainer.steps:
+        last = done == trainer.steps or trainer.result.stopped is not None
+        if not (last or is_due(done, self.every)):
             return
         record = self._sample(trainer.objective)
         record["steps"] = np.array(done)
