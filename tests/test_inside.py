@@ -206,6 +206,36 @@ def test_exponents_are_those_along_the_text(case: Case) -> None:
     assert_close("exponents", spectrum.exponents, want, rel=1e-10)  # logarithms of a running product
 
 
+def test_jacobians_are_those_of_the_stretch(case: Case) -> None:
+    w, column, first = tensors(case.model), case.codes[:, 0], SETTINGS.warm_up
+    states = [torch.cat(s).detach() for s in read(case.model, column[first:-1], warm(case.model, column))]
+    product = torch.eye(len(states[0]), dtype=torch.float64)
+    spans = {one.stop - one.start: one for one in case.found.singular}
+    assert sorted(spans) == [1, 2, 4, 8]  # as far as 13 characters reach
+    for t, (s, code) in enumerate(zip(states, column[first:], strict=False)):
+
+        def forward(s: Any, code: Any = code) -> Any:
+            return torch.cat(step(w, w["embedding.weight"][code], list(s.split(6))))
+
+        product = torch.autograd.functional.jacobian(forward, s) @ product
+        if t + 1 in spans:
+            want = torch.linalg.svdvals(product).log().numpy()
+            assert_close(
+                f"span {t + 1}", spans[t + 1].log[0][:2], want[:2], rel=1e-10
+            )  # the smaller, the more is rounding
+        if t + 1 == max(spans):
+            break
+
+
+def test_fixed_points_are_at_the_constant_input(case: Case) -> None:
+    w, fixed = tensors(case.model), case.found.fixed
+    code = case.model.vocabulary.encode(case.found.constant)[0]
+    assert len(fixed) > 0
+    for point in torch.tensor(fixed.states):
+        after = torch.cat(step(w, w["embedding.weight"][code], list(point.split(6))))
+        assert_close("point", after.numpy(), point.numpy(), rel=1e-6)
+
+
 def test_constant_input_is_the_commonest_character(case: Case) -> None:
     (commonest, _), *_ = Counter(TEXT).most_common(1)
     assert case.found.constant == commonest

@@ -195,6 +195,12 @@ def test_inside_holds_the_arrays_that_it_names(whole: Results, cell: str) -> Non
         "spectral_radius": p.spectral_radius, "contraction": p.contraction, "lyapunov": p.lyapunov,
         "to_fixed_point": p.to_fixed_point,
     })  # fmt: skip
+    for name in ("stable", "spectral_radius", "unstable_directions", "candidates", "unconverged"):
+        close(entry["fixed_points"][name], getattr(x.fixed, name))
+    assert [one["span"] for one in entry["singular_values"]] == [1, 2, 4, 8, 16]
+    for one, want in zip(entry["singular_values"], x.singular, strict=True):
+        close(one["log"], want.log[0])
+    close(entry["connectivity"], x.connectivity.norm[0])
     close(entry["itemized"], {"h": x.itemized.h[0, :, :, 0], "share_beyond": x.itemized.share_beyond()})
     assert x.words is not None
     assert entry["words"].pop("words") == list(x.words.words)
