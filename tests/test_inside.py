@@ -220,9 +220,7 @@ def test_jacobians_are_those_of_the_stretch(case: Case) -> None:
         product = torch.autograd.functional.jacobian(forward, s) @ product
         if t + 1 in spans:
             want = torch.linalg.svdvals(product).log().numpy()
-            assert_close(
-                f"span {t + 1}", spans[t + 1].log[0][:2], want[:2], rel=1e-10
-            )  # the smaller, the more is rounding
+            assert_close(f"span {t + 1}", spans[t + 1].log[0][:2], want[:2], rel=1e-10)  # the small ones are rounding
         if t + 1 == max(spans):
             break
 

@@ -48,41 +48,37 @@ Record = dict[str, NDArray[Any]]
 class GradientFlow:
     """What a `GradientFlowRecorder` saw: N samples, in order. Arrays are float64 where nothing else is said.
 
-        Attributes
-        ----------
-        steps : ndarray (N,) of int
-            Updates made before each sample; 0 is the untrained net.
-        loss, gradient_norm : ndarray (N,)
-            Of that update, on its own batch: the gradient's global norm before clipping. NaN at step 0.
-        input : ndarray (N, T)
-            Median ‖dL/dx‖ by distance from the last step, index 0 the last step itself.
-        h : ndarray (N, L, T)
-            The same of each layer's total dL/dh.
-        c : ndarray (N, L, T) or None
-            The same of dL/dc of an LSTM.
-        horizon : ndarray (N,) of int
-            See `Decay`; this and the next four are of `input`.
-        censored, exploding : ndarray (N,) of bool
-        decay_factor, decay_time : ndarray (N,)
-    <<<<<<< HEAD
-            NaN where the gradient is not finite at distance 0 already, or 0 there and not further back.
-    =======
-            NaN where the gradient at distance 0 is no scale for the others: not finite, or 0 while they are not. Such a
-            sample counts as censored and exploding.
-    >>>>>>> main
-        h_saturation : ndarray (N, L)
-            Share of |h| > 0.95.
-        gate_saturation : ndarray (N, L, 3, 2) or None
-            Of the LSTM's gates i, f, o: the shares below 0.1 and above 0.9.
-        forget_gate : ndarray (N, L) or None
-            Mean f of an LSTM.
-        spectral_radius : ndarray (N, L) or None
-            Of W_hh of an RNN; NaN where it is not finite. None for an LSTM, whose weight_hh is four matrices, none of which
-            alone carries a state to the next.
-        seconds : ndarray (N,)
-            That each sample took.
-        threshold : float
-            Of the horizon.
+    Attributes
+    ----------
+    steps : ndarray (N,) of int
+        Updates made before each sample; 0 is the untrained net.
+    loss, gradient_norm : ndarray (N,)
+        Of that update, on its own batch: the gradient's global norm before clipping. NaN at step 0.
+    input : ndarray (N, T)
+        Median ‖dL/dx‖ by distance from the last step, index 0 the last step itself.
+    h : ndarray (N, L, T)
+        The same of each layer's total dL/dh.
+    c : ndarray (N, L, T) or None
+        The same of dL/dc of an LSTM.
+    horizon : ndarray (N,) of int
+        See `Decay`; this and the next four are of `input`.
+    censored, exploding : ndarray (N,) of bool
+    decay_factor, decay_time : ndarray (N,)
+        NaN where the gradient at distance 0 is no scale for the others: not finite, or 0 while they are not. Such a
+        sample counts as censored and exploding.
+    h_saturation : ndarray (N, L)
+        Share of |h| > 0.95.
+    gate_saturation : ndarray (N, L, 3, 2) or None
+        Of the LSTM's gates i, f, o: the shares below 0.1 and above 0.9.
+    forget_gate : ndarray (N, L) or None
+        Mean f of an LSTM.
+    spectral_radius : ndarray (N, L) or None
+        Of W_hh of an RNN; NaN where it is not finite. None for an LSTM, whose weight_hh is four matrices, none of which
+        alone carries a state to the next.
+    seconds : ndarray (N,)
+        That each sample took.
+    threshold : float
+        Of the horizon.
     """
 
     steps: IntArray
