@@ -31,8 +31,10 @@ def _said(m: Measurement) -> str:
         return f"goes round in a cycle of {count(p.period or 0, 'step')}"
     if p.verdict == "chaos":
         return f"never comes to rest and never repeats itself: chaos, with an exponent of {p.lyapunov:.3f}"
+    if p.verdict == "grows":
+        return "has not come to rest by the end of the measurement: it adds up what it reads, and still grows"
     if p.verdict == "diverges":
-        return "never comes to rest: its cells go on adding up"
+        return "goes beyond all bounds"
     return "has neither come to rest nor returned by the end of the measurement"
 
 
