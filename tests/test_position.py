@@ -177,10 +177,9 @@ def test_a_slow_rate_is_a_fixed_point_once_it_is_seen_to_hold() -> None:
     assert turning.verdict == "fixed point"
 
 
-def test_no_fixed_point_where_the_state_comes_nearer_more_slowly_than_the_jacobian_says() -> None:
-    assert (
-        position(net([[-1.0]]), state=np.array([[0.5]])).verdict == "undecided"
-    )  # as 1/√t: ρ = 1, or below by rounding
+def test_no_fixed_point_where_the_jacobian_holds_nothing() -> None:
+    found = position(net([[-1.0]]), state=np.array([[0.5]]))  # ρ = 1: falls as 1/√t
+    assert found.verdict == "undecided"
 
 
 def test_from_the_fixed_point_itself() -> None:

@@ -14,13 +14,13 @@ verdict:
     "fixed point"   ρ < 1, and the last state equals s*; or it is at most 1 % as far from s* as the first one, and came
                     nearer in the last quarter of the run by the square root of what ρ says, or more
     "undecided"     the last state equals the one before: it rests, or moves slowly, where nothing holds it
-    "cycle"         there is a p, 2 <= p <= run / 4, such that the last p states equal the p before them, one by one, and
-                    those that a quarter of the run before had their place: it does not die away, nor grow; the least is
-                    the period
-    "diverges"      in the last quarter of the run a |component| exceeds 1, and 1.2 times any before, and the state moves
-                    1.2 times as far as in the quarter before: it grows ever faster
-    "grows"         the same at a steady or falling speed: a net that adds up its input, without a bound (a relu net) or
-                    up to one that is far away (the c of an LSTM, i g / (1 - f) with f near 1)
+    "cycle"         there is a p, 2 <= p <= run / 4, such that the last p states equal the p before them, one by one,
+                    and those at the same place in the cycle a quarter of the run before: it neither dies away nor
+                    grows; the least is the period
+    "diverges"      in the last quarter of the run a |component| exceeds 1, and 1.2 times any before, and the state
+                    moves 1.2 times as far as in the quarter before: it grows ever faster
+    "grows"         the same at a steady or falling speed: a net that adds up its input, without a bound (a relu net)
+                    or up to one that is far away (the c of an LSTM, i g / (1 - f) with f near 1)
     "chaos"         λ exceeds 0 and the growth of the state's own speed ‖s_t - s_{t-1}‖, as when it leaves a saddle, by
                     more than four standard errors of λ, from the means of ten blocks
     "undecided"     otherwise: such as a state that circles and never returns, with λ ≈ 0, or one that is still on its

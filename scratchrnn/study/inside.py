@@ -85,7 +85,8 @@ class Inside:
     itemized : Itemized
         Of the stretch of text that is shown character by character: what each loss sends to each step.
     words : WordStates or None
-        None where the text held out has too few words that come again.
+        None where the text held out has too few words that come again, or states have no plane: there is one unit, or
+        all states are equal.
     diagnosis : Diagnosis
         Symptoms, on the text held out.
     paths : PathsByDistance or None
@@ -175,7 +176,7 @@ def _words(model: CharModel, held_out: IntArray) -> WordStates | None:
     trace = model.forward(codes)
     words = tuple(word for word, _ in chosen)
     h = trace.rnn[model.rnn.num_layers - 1].h[-1].astype(np.float64)
-    if len(np.unique(h, axis=0)) < 2:
+    if h.shape[1] < 2 or len(np.unique(h, axis=0)) < 2:
         return None
     nearest = _nearest(h)
     by_word, by_letter = np.array(words), np.array([word[-1] for word in words])

@@ -19,7 +19,7 @@ def finding(results: Results) -> str:
         return not_measured(results)
     found = _words(results)
     if not found:
-        return "The text held out has too few words that come again."
+        return "The text held out has too few words that come again, or the states after them lie in no plane."
     first = next(iter(found.values()))
     same = [f"{words.same_word:.0%} in the {name}" for name, words in found.items()]
     letter = [f"{words.same_letter:.0%}" for words in found.values()]
