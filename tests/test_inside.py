@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,43 +77,38 @@ def test_paths_are_of_the_last_loss_alone() -> None:
     assert_close("total", inside.paths.total[-1], np.median(wanted, axis=0), rel=1e-9)
 
 
-def test_words_end_where_their_states_are_taken() -> None:
+def test_words_and_the_neighbours_of_their_states() -> None:
     model = new_model("rnn")
     held_out = model.vocabulary.encode(TEXT)
     words = look_inside(model, held_out, SETTINGS).words
     assert words is not None
-    # each state is one after some end of its word in the text, and all of one word are of different ends
-    for word in set(words.words):
+    states = []
+    for word in dict.fromkeys(words.words):
         own = words.projection.points[[n for n, other in enumerate(words.words) if other == word]]
         ends = [n for n in range(BEFORE, len(TEXT) + 1) if f"{TEXT} "[n - len(word) : n + 1] == f"{word} "]
-        codes = held_out[np.array(ends) - BEFORE + np.arange(BEFORE)[:, None]]
-        known = words.projection.transform(model.forward(codes).rnn[0].h[-1])
-        distance = np.linalg.norm(own[:, None] - known, axis=2)
-        assert distance.min(axis=1).max() < 1e-9
-        assert len(set(distance.argmin(axis=1))) == len(own)
+        known = model.forward(held_out[np.array(ends) - BEFORE + np.arange(BEFORE)[:, None]]).rnn[0].h[-1]
+        distance = np.linalg.norm(own[:, None] - words.projection.transform(known), axis=2)
+        assert distance.min(axis=1).max() < 1e-9  # each is one after an end of its word
+        assert len(set(distance.argmin(axis=1))) == len(own)  # each after another
+        states.extend(known[distance.argmin(axis=1)])
+    count, same_word, same_letter = len(states), 0, 0
+    for n, word in enumerate(words.words):
+        other = words.words[
+            min((m for m in range(count) if m != n), key=lambda m: np.linalg.norm(states[m] - states[n]))
+        ]
+        same_word, same_letter = same_word + (other == word), same_letter + (other[-1] == word[-1])
+    assert (words.same_word, words.same_letter) == pytest.approx((same_word / count, same_letter / count))
+    pairs = [(a, b) for n, a in enumerate(words.words) for m, b in enumerate(words.words) if m != n]
+    assert words.chance_word == pytest.approx(np.mean([a == b for a, b in pairs]))
+    assert words.chance_letter == pytest.approx(np.mean([a[-1] == b[-1] for a, b in pairs]))
 
 
-def test_nearest_neighbours_by_hand() -> None:
-    model = new_model("lstm")
-    words = look_inside(model, model.vocabulary.encode(TEXT), SETTINGS).words
-    assert words is not None
-    count = len(words.words)
-    same = [[a == b for b in words.words] for a in words.words]
-    assert words.chance_word == pytest.approx((np.sum(same) - count) / (count * (count - 1)))
-    letters = [[a[-1] == b[-1] for b in words.words] for a in words.words]
-    assert words.chance_letter == pytest.approx((np.sum(letters) - count) / (count * (count - 1)))
-    assert 0 <= words.same_word <= words.same_letter <= 1
-
-
-EDGES = {
-    "one unit": (TEXT, {"hidden_size": 1, "embedding_size": 1}),
-    "one sequence": (TEXT, {"sequences": 1}),
+EDGES: dict[str, tuple[str, dict[str, Any]]] = {
     "the least of everything": (
         TEXT, {"hidden_size": 1, "sequences": 1, "distance": 2, "warm_up": 1, "trials": 1, "trial_length": 2},
     ),
-    "one cell": (TEXT, {"cells": ("rnn",)}),
-    "no words": ("0123456789+-*/=" * 40, {}),
-    "another script": ("кошка и собака, 春眠不觉晓 処处闻啼鳥; " * 20, {}),
+    "no words, one cell": ("0123456789+-*/=" * 40, {"cells": ("lstm",)}),
+    "another script, another cell": ("кошка и собака, 春眠不觉晓 処处闻啼鳥; " * 20, {"cells": ("rnn",)}),
     "one character held out": ("b" + "a" * 600, {}),
 }  # fmt: skip
 
