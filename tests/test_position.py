@@ -288,6 +288,14 @@ def test_growth_is_no_chaos(gain: float, verdict: str) -> None:
     assert np.isnan(found.spectral_radius)
 
 
+def test_distances_of_states_that_overflow() -> None:
+    found = position(net([[3.0]], "relu", 1.0), seq_length=700)  # infinite from step 646 on
+    assert found.verdict == "diverges"
+    assert found.distances[0, 500] == found.states[500, 0] > 1e200  # the square of which is too large
+    assert found.distances[0, 699] == np.inf
+    assert np.isnan(found.distances[690, 699])
+
+
 def test_nan_weights_diverge() -> None:
     broken = net([[np.nan]])
     found = position(broken)

@@ -394,6 +394,7 @@ def zero_output(model: models.CharModel, *_: Any) -> None:
 @pytest.mark.parametrize(("lr", "severity", "cause"), [
     (0.0, "fault", "the parameters do not change"),
     (1e-7, "warning", "updates too small"),
+    (1e-5, "warning", "updates too small"),
     (5.0, "warning", "updates too large"),
 ])  # fmt: skip
 def test_no_learning_in_training(lr: float, severity: str, cause: str) -> None:

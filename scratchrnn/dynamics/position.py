@@ -46,6 +46,7 @@ from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_int
 from scratchrnn.dynamics.autonomous import Autonomous, settle
 from scratchrnn.gradflow.linearize import Linearized, Part
+from scratchrnn.gradflow.per_step import norms
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import State
 
@@ -184,14 +185,16 @@ def position(
     exponent, error = _lyapunov(linear, steps) if finite else (math.nan, math.nan)
     verdict, period = _verdict(states, more, fixed, radius, exponent, error)
 
-    gap = np.full(len(states), np.nan) if fixed is None else _norms(states[:, columns] - fixed[columns])
+    gap = np.full(len(states), np.nan) if fixed is None else norms(states[:, columns] - fixed[columns])
     settling = _settling(gap, _scale(states[-1])) if verdict == "fixed point" else None
     first = states[: steps + 1]
+    with np.errstate(invalid="ignore"):  # inf - inf
+        distances = np.stack([norms(first[:, columns] - s[columns]) for s in first])
     return Position(
         verdict=verdict,
         period=period,
         states=first,
-        distances=np.stack([_norms(first[:, columns] - s[columns]) for s in first]),
+        distances=distances,
         to_fixed_point=gap[: steps + 1],
         settling_time=settling,
         fixed_point=fixed,
@@ -227,11 +230,6 @@ def _in_float64(layer: Recurrent, state: Any) -> Any:
     return check_array("state", state, dtype=layer.dtype).astype(np.float64)
 
 
-def _norms(rows: FloatArray) -> FloatArray:
-    """(T, P) to (T,)."""
-    return np.sqrt(np.einsum("tp,tp->t", rows, rows))
-
-
 def _scale(state: FloatArray) -> float:
     return max(1.0, float(np.abs(state).max()))
 
@@ -249,7 +247,7 @@ def _verdict(
         return "diverges", None
     last, equal, quarter = states[-1], _NEAR * _scale(states[-1]), run // 4
     if fixed is not None and radius < 1:
-        first, before, now = _norms(states[[0, -1 - quarter, -1]] - fixed)
+        first, before, now = norms(states[[0, -1 - quarter, -1]] - fixed)
         if np.abs(last - fixed).max() <= equal or (now <= _SETTLED * first and now <= before * radius ** (quarter / 2)):
             return "fixed point", None
     returned = np.abs(states[-2 : -quarter - 2 : -1] - last).max(axis=1) <= equal  # [p - 1]: s_{end-p} is s_end again

@@ -31,8 +31,9 @@ NAMES = ("all zeros", "saturated", "identical across the batch", "not finite", "
 SEVERITIES = ("fault", "warning", "note")
 
 # Sizes of updates beside the weights: about 1e-3 is usual (Karpathy, CS231n, Neural networks 3, "Ratio of
-# weights:updates"); two orders of magnitude away from it, the step is a likely cause.
-SMALL_UPDATE, LARGE_UPDATE = 1e-5, 1e-1
+# weights:updates"). Ten times below, a hundred updates move the weights by 1 % at most; a hundred times above, they are
+# thrown about. Where the loss does not fall, the step is then a likely cause.
+SMALL_UPDATE, LARGE_UPDATE = 1e-4, 1e-1
 
 Evidence = Mapping[str, float | int | str]
 
