@@ -25,8 +25,8 @@ def _said(m: Measurement) -> str:
     p = m.inside.position
     if p.verdict == "fixed point" and p.settling_time is not None:
         text = f"comes to rest: within 1% of its fixed point after {count(p.settling_time, 'step')}"
-        rates = f", each step leaving {p.spectral_radius:.2f} of the distance by the Jacobian there"
-        return text + rates + (f", {p.contraction:.2f} as measured" if p.contraction == p.contraction else "")
+        rates = f", each step leaving {p.spectral_radius:.3f} of the distance by the Jacobian there"
+        return text + rates + (f", {p.contraction:.3f} as measured" if p.contraction == p.contraction else "")
     if p.verdict == "cycle":
         return f"goes round in a cycle of {count(p.period or 0, 'step')}"
     if p.verdict == "chaos":
