@@ -196,8 +196,7 @@ def _spread(places: list[int], count: int) -> list[int]:
 
 def _nearest(states: FloatArray) -> IntArray:
     """For each state (N, H) the nearest other one."""
-    squares = (states**2).sum(axis=1)
-    distance = squares[:, None] + squares - 2 * states @ states.T
+    distance = np.linalg.norm(states[:, None] - states, axis=2)
     np.fill_diagonal(distance, np.inf)
     return distance.argmin(axis=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from scratchrnn.data import ContiguousRows, Vocabulary, split, text_sha256, unig
 from scratchrnn.gradflow import GradientFlowRecorder, TextProbe
 from scratchrnn.models import CharModel
 from scratchrnn.optim import Adam
+from scratchrnn.study.inside import WORD
 from scratchrnn.study.measure import measure
 from scratchrnn.study.results import ModelResults, Results
 from scratchrnn.study.settings import CELLS, Settings
@@ -22,7 +22,6 @@ from scratchrnn.train import NATS_PER_BIT, DivergedError, LanguageModel, Step, T
 PROMPT = 200  # characters read before writing
 PROBED = 16  # places in the text held out where the gradient is followed back again and again
 EARLY = (2, 5, 10, 15, 20, 30, 40)  # steps after which the loss is looked at besides the regular ones
-WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)
@@ -206,11 +205,14 @@ def _after(results: Results, held_out: IntArray, training: str) -> Iterator[Prog
         yield Progress("write samples", cell)
         rng = np.random.default_rng(settings.seed)
         one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
-        one.known_words = _known_words(one.sample, training)
+        one.known_words = _known_words(results.prompt, one.sample, training)
 
 
-def _known_words(sample: str, text: str) -> float | None:
-    """Share of the sample's words that occur in the text; None without words. The last may be cut off: left out."""
-    words = WORD.findall(sample)[:-1]
-    known = set(WORD.findall(text))
+def _known_words(prompt: str, sample: str, text: str) -> float | None:
+    """Share of the sample's words that occur in the text; None without words.
+
+    A word that began in the prompt is not the model's alone, and one at the very end may be cut off: both are left out.
+    """
+    whole, known = prompt + sample, set(WORD.findall(text))
+    words = [word[0] for word in WORD.finditer(whole) if word.start() >= len(prompt) and word.end() < len(whole)]
     return sum(word in known for word in words) / len(words) if words else None
