@@ -228,8 +228,11 @@ def test_a_quarter_turn_is_a_cycle_of_four() -> None:
 @pytest.mark.parametrize("period", [2, 3, 7])
 def test_a_ring_is_a_cycle_of_its_length(period: int) -> None:
     ring = net(3 * np.roll(np.eye(period), 1, axis=0))  # each unit hands its state on
-    found = position(ring, state=np.eye(period)[:1])
+    found = position(ring, state=2 * np.eye(period)[:1] - 1)
     assert (found.verdict, found.period) == ("cycle", period)
+    loose = position(ring, state=np.eye(period)[:1])  # all others rest at 0, where nothing holds them
+    assert (loose.verdict, loose.period) == ("undecided", None)
+    assert loose.lyapunov == pytest.approx(np.log(3), abs=1e-3)
 
 
 def test_swinging_that_dies_away_is_no_cycle() -> None:
@@ -276,6 +279,27 @@ def test_a_cell_that_adds_up_grows() -> None:
     assert found.spectral_radius == pytest.approx(1 / (1 + np.exp(-10)))
     lstm.bias_ih_l0 = np.repeat([0.0, 5.0, 0.5, 0.0], 2)
     assert position(lstm).verdict == "fixed point"
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(1.9, "chaos"), (1.2, "chaos"), (1.02, "undecided")])
+def test_a_tent_has_the_exponent_of_its_slope(slope: float, verdict: str) -> None:
+    # x' = m x below 1/2, m (1 - x) above; at 1.02 x stays so near 1/2 that it seems to return
+    tent = srnn.RNN(1, 2, nonlinearity="relu", dtype=np.float64, rng=np.random.default_rng(0))
+    for name, value in (("weight_hh_l0", [[slope, -2 * slope]] * 2), ("bias_hh_l0", [0.0, -0.5])):
+        tent.parameters[name][:] = value
+    for name in ("weight_ih_l0", "bias_ih_l0"):
+        tent.parameters[name][:] = 0
+    found = position(tent, state=np.array([[0.3, 0.0]]))
+    assert found.lyapunov == pytest.approx(np.log(slope), rel=1e-2)
+    assert found.verdict == verdict
+
+
+def test_a_closed_curve_is_no_chaos_for_lack_of_error() -> None:
+    rng = np.random.default_rng(66)
+    curve = net(1.2 * rng.standard_normal((8, 8)) / np.sqrt(8))
+    found = position(curve, state=rng.standard_normal((1, 8)))
+    assert 1e-3 > found.lyapunov > 4 * found.lyapunov_error  # one in 200 such nets
+    assert found.verdict == "undecided"
 
 
 @pytest.mark.parametrize(

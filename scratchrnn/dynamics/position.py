@@ -16,13 +16,14 @@ verdict:
     "undecided"     the last state equals the one before: it rests, or moves slowly, where nothing holds it
     "cycle"         there is a p, 2 <= p <= run / 4, such that the last p states equal the p before them, one by one,
                     and those at the same place in the cycle a quarter of the run before: it neither dies away nor
-                    grows; the least is the period
+                    grows; the least is the period. "undecided" if nothing holds it: λ > 0, as for "chaos"
     "diverges"      in the last quarter of the run a |component| exceeds 1, and 1.2 times any before, and the state
                     moves 1.2 times as far as in the quarter before: it grows ever faster
     "grows"         the same at a steady or falling speed: a net that adds up its input, without a bound (a relu net)
                     or up to one that is far away (the c of an LSTM, i g / (1 - f) with f near 1)
     "chaos"         λ exceeds 0 and the growth of the state's own speed ‖s_t - s_{t-1}‖, as when it leaves a saddle, by
-                    more than four standard errors of λ, from the means of ten blocks
+                    more than four standard errors of λ, from the means of ten blocks; and all in all v grows by e³
+                    more, for it may grow as t does with λ = 0
     "undecided"     otherwise: such as a state that circles and never returns, with λ ≈ 0, or one that is still on its
                     way at the end: `run` more steps
 
@@ -56,7 +57,7 @@ _STILL = 1e-10  # ‖F(s) - s‖ of a fixed point, or 8 roundings of its largest
 _ROUNDING = 1e-11  # distances below this say more of rounding than of the net
 _GROWN = 1.2  # a steady growth by the same amount per step gives 4/3
 _FASTER = 1.2
-_BLOCKS, _ERRORS, _LEAST_CHAOS = 10, 4.0, 1e-6  # of the Lyapunov exponent
+_BLOCKS, _ERRORS, _LEAST_GROWTH = 10, 4.0, 3.0  # of the Lyapunov exponent
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,17 +254,18 @@ def _verdict(
     returned = np.abs(states[-2 : -quarter - 2 : -1] - last).max(axis=1) <= equal  # [p - 1]: s_{end-p} is s_end again
     if returned[0]:
         return "undecided", None
+    moved = np.abs(np.diff(states, axis=0)).max(axis=1)  # (T+run,)
+    steps = run - quarter  # that λ is measured on
+    leaving = math.log(moved[-1] / moved[-1 - steps]) / steps
+    apart = exponent - max(0.0, leaving) > max(_ERRORS * error, _LEAST_GROWTH / steps)
     for p in np.flatnonzero(returned) + 1:
         turns = (p, quarter // p * p)  # the one before, and the last that is a quarter of the run away
         if all(np.abs(states[-p:] - states[-p - back : -back]).max() <= equal for back in turns):
-            return "cycle", int(p)
-    moved = np.abs(np.diff(states, axis=0)).max(axis=1)  # (T+run,)
+            return ("undecided", None) if apart else ("cycle", int(p))
     if np.abs(states[-quarter:]).max() > max(1.0, _GROWN * np.abs(states[:-quarter]).max()):
         faster = moved[-quarter:].sum() > _FASTER * moved[-2 * quarter : -quarter].sum()
         return ("diverges" if faster else "grows"), None
-    steps = run - quarter  # that λ is measured on
-    leaving = math.log(moved[-1] / moved[-1 - steps]) / steps
-    return ("chaos" if exponent - max(0.0, leaving) > max(_ERRORS * error, _LEAST_CHAOS) else "undecided"), None
+    return ("chaos" if apart else "undecided"), None
 
 
 @np.errstate(over="ignore")

@@ -80,7 +80,7 @@ class Sweep:
 
     def folder(self, value: float) -> str:
         """Name of the folder of one study."""
-        return f"{self.parameter}-{value:g}" if isinstance(value, float) else f"{self.parameter}-{value}"
+        return f"{self.parameter}-{value}"
 
 
 @dataclass

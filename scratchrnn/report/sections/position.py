@@ -23,7 +23,9 @@ def finding(results: Results) -> str:
 
 def _said(m: Measurement) -> str:
     p = m.inside.position
-    if p.verdict == "fixed point" and p.settling_time is not None:
+    if p.verdict == "fixed point":
+        if p.settling_time is None:
+            return "comes to rest, so slowly that it is still on its way at the end of the measurement"
         text = f"comes to rest: within 1% of its fixed point after {count(p.settling_time, 'step')}"
         rates = f", each step leaving {p.spectral_radius:.3f} of the distance by the Jacobian there"
         return text + rates + (f", {p.contraction:.3f} as measured" if p.contraction == p.contraction else "")
