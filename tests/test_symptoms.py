@@ -230,26 +230,6 @@ def test_identical_inputs_are_a_note_on_the_data() -> None:
     assert watch.result().findings == ()  # one such batch among others
 
 
-@pytest.mark.parametrize("kind", [srnn.RNN, srnn.LSTM])
-def test_inputs_that_differ_by_little(kind: Any) -> None:
-    rng = np.random.default_rng(0)
-    layer = kind(I, H, rng=rng)
-    x = rng.standard_normal((T, B, I), np.float32)
-    (one,) = diagnose(layer.forward(1e-7 * x)).findings
-    assert (one.name, one.severity) == ("identical across the batch", "fault")
-    assert one.likely_cause.startswith("the inputs differ by so little")
-    (one,) = diagnose(layer.forward(1 + 1e-6 * x)).findings
-    assert (one.name, one.severity) == ("identical across the batch", "note")
-    assert one.likely_cause.startswith("the samples read nearly the same input")
-    if kind is srnn.LSTM:
-        rows(layer, "bias_ih_l0", "i")[:] = -20
-        rows(layer, "bias_ih_l0", "o")[:] = 20
-        state = np.ones((1, B, H), np.float32), np.ones((1, B, H), np.float32)
-        rows(layer, "bias_ih_l0", "f")[:] = 20
-        (one,) = diagnose(layer.forward(1e-7 * x, state)).findings
-        assert one.likely_cause.endswith("or an input gate that is closed")
-
-
 def test_each_direction_compares_what_it_read_at_its_own_steps() -> None:
     rng = np.random.default_rng(0)
     rnn = srnn.RNN(I, H, bidirectional=True, rng=rng)

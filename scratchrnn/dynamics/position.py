@@ -46,8 +46,8 @@ from numpy.typing import NDArray
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_int
 from scratchrnn.dynamics.autonomous import Autonomous, settle
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.linearize import Linearized, Part
-from scratchrnn.gradflow.per_step import norms
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import State
 
@@ -186,11 +186,11 @@ def position(
     exponent, error = _lyapunov(linear, steps) if finite else (math.nan, math.nan)
     verdict, period = _verdict(states, more, fixed, radius, exponent, error)
 
-    gap = np.full(len(states), np.nan) if fixed is None else norms(states[:, columns] - fixed[columns])
+    gap = np.full(len(states), np.nan) if fixed is None else row_norms(states[:, columns] - fixed[columns])
     settling = _settling(gap, _scale(states[-1])) if verdict == "fixed point" else None
     first = states[: steps + 1]
     with np.errstate(invalid="ignore"):  # inf - inf
-        distances = np.stack([norms(first[:, columns] - s[columns]) for s in first])
+        distances = np.stack([row_norms(first[:, columns] - s[columns]) for s in first])
     return Position(
         verdict=verdict,
         period=period,
@@ -248,7 +248,7 @@ def _verdict(
         return "diverges", None
     last, equal, quarter = states[-1], _NEAR * _scale(states[-1]), run // 4
     if fixed is not None and radius < 1:
-        first, before, now = norms(states[[0, -1 - quarter, -1]] - fixed)
+        first, before, now = row_norms(states[[0, -1 - quarter, -1]] - fixed)
         if np.abs(last - fixed).max() <= equal or (now <= _SETTLED * first and now <= before * radius ** (quarter / 2)):
             return "fixed point", None
     returned = np.abs(states[-2 : -quarter - 2 : -1] - last).max(axis=1) <= equal  # [p - 1]: s_{end-p} is s_end again

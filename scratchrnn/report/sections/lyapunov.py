@@ -63,8 +63,8 @@ def _tile(results: Results) -> Tile | None:
 
 def _how(results: Results) -> str:
     text = """Lyapunov exponents, in natural logarithms per character: the rates at which small changes of the state
-    grow (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of the
-    products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same ways
+    grow (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of
+    the products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same ways
     back."""
     return f"{text} An LSTM's state is h and c together." if "lstm" in results.models else text
 
