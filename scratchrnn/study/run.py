@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -18,6 +17,7 @@ from scratchrnn.data import ContiguousRows, Vocabulary, split, text_sha256, unig
 from scratchrnn.gradflow import GradientFlowRecorder, TextProbe
 from scratchrnn.models import CharModel
 from scratchrnn.optim import Adam
+from scratchrnn.study.inside import WORD
 from scratchrnn.study.measure import measure
 from scratchrnn.study.results import ModelResults, Results
 from scratchrnn.study.settings import CELLS, Settings
@@ -26,7 +26,6 @@ from scratchrnn.train import NATS_PER_BIT, DivergedError, LanguageModel, Step, T
 PROMPT = 200  # characters read before writing
 PROBED = 16  # places in the text held out where the gradient is followed back again and again
 EARLY = (2, 5, 10, 15, 20, 30, 40)  # steps after which the loss is looked at besides the regular ones
-WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)
@@ -231,11 +230,14 @@ def _after(results: Results, held_out: IntArray, training: str) -> Stage:
         except ValueError as error:  # a logit is NaN
             results.stopped = results.stopped or f"{cell}: {error}"
             continue
-        one.known_words = _known_words(one.sample, training)
+        one.known_words = _known_words(results.prompt, one.sample, training)
 
 
-def _known_words(sample: str, text: str) -> float | None:
-    """Share of the sample's words that occur in the text; None without words. The last may be cut off: left out."""
-    words = WORD.findall(sample)[:-1]
-    known = set(WORD.findall(text))
+def _known_words(prompt: str, sample: str, text: str) -> float | None:
+    """Share of the sample's words that occur in the text; None without words.
+
+    A word that began in the prompt is not the model's alone, and one at the very end may be cut off: both are left out.
+    """
+    whole, known = prompt + sample, set(WORD.findall(text))
+    words = [word[0] for word in WORD.finditer(whole) if word.start() >= len(prompt) and word.end() < len(whole)]
     return sum(word in known for word in words) / len(words) if words else None
