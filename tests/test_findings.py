@@ -12,14 +12,25 @@ import numpy as np
 import pytest
 
 from scratchrnn.dynamics import Finding
-from scratchrnn.gradflow import Decay, GradientFlow
+from scratchrnn.gradflow import Decay, GradientFlow, SingularValues
 from scratchrnn.report import sections
-from scratchrnn.report.sections import cells, diagnosis, flow, itemized, learning, lyapunov, paths, position, words
+from scratchrnn.report.sections import (
+    cells,
+    diagnosis,
+    flow,
+    itemized,
+    jacobians,
+    learning,
+    lyapunov,
+    paths,
+    position,
+    words,
+)  # fmt: skip
 from scratchrnn.study import Results, run
 from tests.test_study import SETTINGS, TEXT
 
 INF, NAN = float("inf"), float("nan")
-OURS = (flow, lyapunov, position, paths, itemized, cells, words, diagnosis)
+OURS = (flow, lyapunov, jacobians, position, paths, itemized, cells, words, diagnosis)
 OF_LSTM = (paths, cells)
 
 
@@ -444,3 +455,51 @@ def test_a_loss_that_is_not_finite_is_told(whole: Results) -> None:
     tile = learning.SECTION.tile(results)
     assert tile is not None
     assert tile.values == {"rnn": "–", "lstm": f"{whole.models['lstm'].curve.validation[-1][1]:.2f}"}
+
+
+# --- products of Jacobians, and where a state goes
+
+
+def singular(span: int, *values: float) -> tuple[SingularValues, ...]:
+    with np.errstate(divide="ignore"):
+        return (SingularValues(log=np.log(np.array([values])), start=0, stop=span),)
+
+
+def test_jacobians_say_what_is_left(whole: Results) -> None:
+    told = both(whole, "singular", singular(32, 0.002, 0.0), singular(32, 2.5, 0.02))
+    assert jacobians.finding(told) == (
+        "After 32 characters a small change of the state has at most 0.002 times its size in the trained RNN and "
+        "2.5 times its size in the trained LSTM, whatever its direction. Directions that keep one percent: none of 2 in "
+        "the RNN and 2 of 2 in the LSTM."
+    )
+    dead = both(whole, "singular", singular(1, 0.0, 0.0), singular(1, INF, 1.0))
+    text = jacobians.finding(dead)
+    assert text.startswith(
+        "After 1 character a small change of the state has at most nothing left in the trained RNN and"
+    )
+    assert "a size beyond all bounds in the trained LSTM" in text
+    assert not jacobians.SECTION.drawable(dead, "singular-values")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"verdict": "fixed point", "settling_time": 1, "spectral_radius": 0.7, "contraction": 0.69},
+         "its fixed point after 1 step, each step leaving 0.700 of the distance by the Jacobian there, 0.690 as measured."),
+        ({"verdict": "fixed point", "settling_time": 5, "spectral_radius": 0.7, "contraction": NAN},
+         "its fixed point after 5 steps, each step leaving 0.700 of the distance by the Jacobian there."),
+        ({"verdict": "fixed point", "settling_time": None}, "comes to rest, so slowly that it is still on its way"),
+        ({"verdict": "cycle", "period": 2}, "goes round in a cycle of 2 steps"),
+        ({"verdict": "chaos", "lyapunov": 0.25}, "chaos, with an exponent of 0.250"),
+        ({"verdict": "grows"}, "it adds up what it reads, and still grows"),
+        ({"verdict": "diverges"}, "goes beyond all bounds"),
+        ({"verdict": "undecided"}, "has neither come to rest nor returned"),
+    ],
+)  # fmt: skip
+def test_position_says_where_the_state_goes(whole: Results, changes: dict[str, Any], said: str) -> None:
+    found = replace(whole.models["rnn"].after.inside.position, **changes)  # type: ignore[union-attr]
+    text = position.finding(having(only(whole, "rnn"), "rnn", position=found))
+    assert text.startswith("Given nothing but ")
+    assert "again and again, the trained RNN " in text
+    assert said in text
+    assert re.search(r"finds (no fixed point|\d+ fixed points? \((none|\d+) stable\)) in the RNN\.$", text)

@@ -25,14 +25,16 @@ def finding(results: Results) -> str:
     left = [f"{_left(one)} in the {when} {name}" for name, one in last.items()]
     kept = [f"{_kept(one)} of {one.log.shape[1]} in the {name}" for name, one in last.items()]
     return (
-        f"Of a small change of the state, {count(span.stop - span.start, 'character')} leave at most "
+        f"After {count(span.stop - span.start, 'character')} a small change of the state has at most "
         f"{' and '.join(left)}, whatever its direction. Directions that keep one percent: {' and '.join(kept)}."
     )
 
 
 def _left(one: SingularValues) -> str:
     largest = float(np.exp(one.log[0, 0]))
-    return f"{number(largest)} times its size" if largest > 0 else "nothing"
+    if not np.isfinite(largest):
+        return "a size beyond all bounds"
+    return f"{number(largest)} times its size" if largest > 0 else "nothing left"
 
 
 def _kept(one: SingularValues) -> str:
