@@ -469,8 +469,8 @@ def test_jacobians_say_what_is_left(whole: Results) -> None:
     told = both(whole, "singular", singular(32, 0.002, 0.0), singular(32, 2.5, 0.02))
     assert jacobians.finding(told) == (
         "After 32 characters a small change of the state has at most 0.002 times its size in the trained RNN and "
-        "2.5 times its size in the trained LSTM, whatever its direction. Directions that keep one percent: none of 2 in "
-        "the RNN and 2 of 2 in the LSTM."
+        "2.5 times its size in the trained LSTM, whatever its direction. Directions that keep one percent: none of 2 "
+        "in the RNN and 2 of 2 in the LSTM."
     )
     dead = both(whole, "singular", singular(1, 0.0, 0.0), singular(1, INF, 1.0))
     text = jacobians.finding(dead)
@@ -485,7 +485,7 @@ def test_jacobians_say_what_is_left(whole: Results) -> None:
     ("changes", "said"),
     [
         ({"verdict": "fixed point", "settling_time": 1, "spectral_radius": 0.7, "contraction": 0.69},
-         "its fixed point after 1 step, each step leaving 0.700 of the distance by the Jacobian there, 0.690 as measured."),
+         "point after 1 step, each step leaving 0.700 of the distance by the Jacobian there, 0.690 as measured."),
         ({"verdict": "fixed point", "settling_time": 5, "spectral_radius": 0.7, "contraction": NAN},
          "its fixed point after 5 steps, each step leaving 0.700 of the distance by the Jacobian there."),
         ({"verdict": "fixed point", "settling_time": None}, "comes to rest, so slowly that it is still on its way"),
