@@ -242,7 +242,7 @@ def test_each_claim_holds_where_its_criterion_is_met(found: CellHidden) -> None:
     for times, expected in (((3.0, 2.9), True), ((3.0, 3.0), False), ((np.inf, 3.0), True), ((3.0, np.nan), False)):
         c, h = memory(found.c, time=times[0]), memory(found.h, time=times[1])
         assert holds("h more volatile", c=c, h=h) == expected
-    for r, expected in ((0.49, True), (0.5, False), (np.nan, False)):
+    for r, expected in ((0.49, True), (0.5, False), (-0.49, True), (-1.0, False), (np.nan, False)):
         assert holds("h recomputed", h=memory(found.h, next_step=r)) == expected
     for r, expected in ((-0.7, True), (0.71, False)):
         assert holds("stored unexposed", correlation=np.array([r, np.nan, r])) == expected

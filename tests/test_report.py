@@ -195,6 +195,54 @@ def test_findings_follow_the_numbers(whole: Results) -> None:
     )
 
 
+def test_what_training_did_is_a_sentence() -> None:
+    moved, left = ("6", "11"), ("8", "8")
+    both = words.trained("the horizon", {"RNN": moved, "LSTM": left})
+    assert both == "Training moved the horizon from 6 to 11 in the RNN and left it at 8 in the LSTM."
+    assert words.trained("x", {"RNN": left, "LSTM": left}) == "Training left x at 8 in the RNN and at 8 in the LSTM."
+    assert words.percent(0.004) == "under 1%"
+    assert words.percent(-0.2) == "−20%"
+
+
+def test_horizon_that_stays_is_not_said_to_go(whole: Results) -> None:
+    flow = whole.models["rnn"].flow
+    assert flow is not None
+    horizon = np.full_like(flow.horizon, 8)
+
+    def text(values: np.ndarray) -> str:
+        calm = replace(
+            flow, horizon=values, censored=np.zeros_like(flow.censored), exploding=np.zeros_like(flow.exploding)
+        )
+        return sections.flow.finding(replace(whole, models={"rnn": replace(whole.models["rnn"], flow=calm)}))
+
+    updates = int(flow.steps[-1])
+    assert text(horizon) == f"In {updates} updates the horizon of the RNN's gradient is 8 before and after."
+    horizon[1] = 9
+    assert text(horizon).endswith(f"before and after, and is 9 after {words.count(int(flow.steps[1]), 'update')}.")
+    horizon[-1] = 10
+    assert text(horizon).endswith("goes from 8 to 10.")
+
+
+def test_product_of_forget_gates_that_is_right_is_not_too_small(whole: Results) -> None:
+    assert sections.paths._off(1.04) == sections.paths._off(0.96) == "is right to within 5%"
+    assert sections.paths._off(2.5) == "is 2.5 times too small"
+    assert sections.paths._off(0.25) == "is 4 times too large"
+
+
+def test_what_was_measured_has_units_and_marks(whole: Results) -> None:
+    lstm = whole.models["lstm"].after
+    assert lstm is not None
+    found = lstm.inside.cells
+    assert found is not None
+    found = replace(found, c=replace(found.c, decay=replace(found.c.decay, horizon=99, censored=True, exploding=False)))
+    said = sections.cells._measured
+    assert said(found, "horizon of c", 99) == "horizon of c: 99+ characters"
+    assert said(found, "time of h", 0.316) == "time of h: 0.32 characters"
+    assert said(found, "time of c", np.inf) == "time of c: longer than was measured"
+    assert said(found, "autocorrelation of h at lag 1", -0.5) == "autocorrelation of h at lag 1: −0.50"
+    assert said(found, "median share shown", np.nan) == "median share shown: undefined"
+
+
 def test_flags_are_told_wherever_the_number_is(whole: Results) -> None:
     rnn = whole.models["rnn"]
     assert rnn.after is not None

@@ -164,9 +164,9 @@ class CellHidden:
             Claim(
                 "h recomputed",
                 "The hidden state is fully recomputed at every step.",
-                f"from one step to the next, the median unit's autocorrelation of h is below {RECOMPUTED:g}",
+                f"from one step to the next, the median unit's autocorrelation of h is within ±{RECOMPUTED:g}",
                 {"autocorrelation of h at lag 1": next_step},
-                next_step < RECOMPUTED,
+                abs(next_step) < RECOMPUTED,
             ),
             Claim(
                 "stored unexposed",

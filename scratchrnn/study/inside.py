@@ -175,7 +175,7 @@ def _words(model: CharModel, held_out: IntArray) -> WordStates | None:
     trace = model.forward(codes)
     words = tuple(word for word, _ in chosen)
     h = trace.rnn[model.rnn.num_layers - 1].h[-1].astype(np.float64)
-    if len(np.unique(h, axis=0)) < 2:
+    if h.shape[1] < 2 or len(np.unique(h, axis=0)) < 2:  # no plane, or nothing to tell apart
         return None
     nearest = _nearest(h)
     by_word, by_letter = np.array(words), np.array([word[-1] for word in words])

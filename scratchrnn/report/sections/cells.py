@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
@@ -28,7 +29,10 @@ def finding(results: Results) -> str:
     if when == "trained" and before is not None and before.inside.cells is not None:
         text += f", and {sum(claim.holds for claim in before.inside.cells.claims())} held before training"
     c, h = found.c, found.h
-    return f"{text}. One percent of a small change is left {mark(c.decay)} characters on in c and {mark(h.decay)} in h."
+    return (
+        f"{text}. Of a small change one percent is still there after {mark(c.decay)} characters in c "
+        f"and after {mark(h.decay)} in h."
+    )
 
 
 def _cells(results: Results) -> CellHidden | None:
@@ -39,7 +43,7 @@ def _autocorrelation(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
     cells = [("untrained", results.models["lstm"].before), ("trained", results.models["lstm"].after)]
     found = {when: m.inside.cells for when, m in cells if m is not None and m.inside.cells is not None}
-    plots.state_autocorrelation(ax, found)
+    plots.state_autocorrelation(ax, found, colors=[plots.MUTED, COLORS["lstm"]][-len(found) :])
     return figure
 
 
@@ -51,6 +55,17 @@ def _units(results: Results, width: float) -> Figure:
     return figure
 
 
+def _measured(found: CellHidden, name: str, value: float) -> str:
+    horizons = {"horizon of c": mark(found.c.decay), "horizon of h": mark(found.h.decay)}
+    if name in horizons:
+        return f"{name}: {horizons[name]} characters"
+    if np.isnan(value):
+        return f"{name}: undefined"
+    if name.startswith("time"):
+        return f"{name}: {value:.2g} characters" if np.isfinite(value) else f"{name}: longer than was measured"
+    return f"{name}: {value:.2f}".replace("-", "−")
+
+
 def _table(results: Results) -> str:
     now = measured(results)[0]
     found = _cells(results) if now else None
@@ -58,7 +73,7 @@ def _table(results: Results) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{escape(claim.statement)}</th>'
-        f"<td>{escape(', '.join(f'{name} {value:.3g}' for name, value in claim.measured.items()))}</td>"
+        f"<td>{escape('; '.join(_measured(found, name, value) for name, value in claim.measured.items()))}</td>"
         f"<td>{'yes' if claim.holds else 'no'}</td></tr>"
         for claim in found.claims()
     )

@@ -22,7 +22,7 @@ def finding(results: Results) -> str:
             "saturated nearly everywhere, none the same for different texts, every number finite, and gradients arrive."
         )
     named = ", ".join(sorted({one.name for _, one in found}))
-    return f"{count(len(found), 'symptom')} in the {when} models: {named}."
+    return f"{count(len(found), 'symptom')} in the {when} model{'s' if len(now) > 1 else ''}: {named}."
 
 
 def _found(results: Results) -> list[tuple[str, Finding]]:

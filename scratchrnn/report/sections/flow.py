@@ -18,13 +18,14 @@ def finding(results: Results) -> str:
         return "No update was made."
     parts = []
     for name, flow in flows.items():
+        first, last = _mark(flow, 0), _mark(flow, -1)
+        text = f"goes from {first} to {last}" if first != last else f"is {first} before and after"
         longest = int(flow.horizon.argmax())
-        text = f"of the {name}'s gradient goes from {_mark(flow, 0)} to {_mark(flow, -1)}"
         if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
-            text += f" ({_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')})"
-        parts.append(text)
-    last = int(next(iter(flows.values())).steps[-1])
-    return f"In {count(last, 'update')} the horizon {', that '.join(parts)} characters."
+            text += f", and is {_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')}"
+        parts.append(f"of the {name}'s gradient {text}")
+    updates = int(next(iter(flows.values())).steps[-1])
+    return f"In {count(updates, 'update')} the horizon {'; that '.join(parts)}."
 
 
 def _flows(results: Results) -> dict[str, GradientFlow]:
@@ -56,9 +57,10 @@ def _map(results: Results, width: float) -> Figure:
 SECTION = Section(
     title="Memory, as it grows",
     finding=finding,
-    how="""Upper figure: the last distance at which one percent of the gradient's norm is left, as above, at $probed of
-    the text held out, looked at again and again during training; the axis of updates is logarithmic, since most happens
-    early. Lower figure: the norms themselves, by update and distance, with that horizon as a line.""",
+    how="""Upper figure: the last distance, in characters, at which one percent of the gradient's norm is left, as
+    above, but at $probed only, looked at again and again during training, so that its ends may differ from the
+    horizons above; the axis of updates is logarithmic, since most happens early. Lower figure: the norms
+    themselves, by update and distance, with that horizon as a line.""",
     figures={"memory-over-training": _horizons, "gradient-over-training": _map},
     drawable=lambda results, figure: len(_flows(results)) == len(results.models),
 )

@@ -9,7 +9,7 @@ from scratchrnn import plots
 from scratchrnn._typing import FloatArray
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, colors, count, measured, not_measured
+from scratchrnn.report.words import NAMES, colors, count, measured, not_measured, percent
 from scratchrnn.study import Results
 
 FAR = 5  # characters
@@ -23,7 +23,7 @@ def finding(results: Results) -> str:
     shares = {name: share for name, share in _shares(results).items() if len(share) > FAR and np.isfinite(share[FAR])}
     if len(shares) < len(now):
         return f"In the {when} models there is no gradient to divide among the losses."
-    parts = [f"{share[FAR]:.0%} in the {when} {name}" for name, share in shares.items()]
+    parts = [f"{percent(share[FAR])} in the {when} {name}" for name, share in shares.items()]
     return (
         f"Of the gradient that reaches the state after a character, losses more than {count(FAR, 'character')} "
         f"later send {' and '.join(parts)}."

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, colors, measured, not_measured
+from scratchrnn.report.words import NAMES, colors, measured, not_measured, trained
 from scratchrnn.study import Measurement, Results
 
 UNSURE = 2.0  # standard errors
@@ -18,14 +18,14 @@ def finding(results: Results) -> str:
     if not now:
         return not_measured(results)
     parts = [f"in the {when} {NAMES[cell]} it {_said(m)}" for cell, m in now.items()]
-    text = f"How long does a small change of the state last? Along the text, {'; '.join(parts)}."
-    changes = [
-        f"from {_exponent(one.before)} to {_exponent(one.after)} in the {NAMES[cell]}"
+    text = f"How long does a small change of the state last? Where it lasts longest, {'; '.join(parts)}."
+    changes = {
+        NAMES[cell]: (_exponent(one.before), _exponent(one.after))
         for cell, one in results.models.items()
         if one.before and one.after
-    ]
+    }
     if changes:
-        text += f" Training moved the largest exponent {' and '.join(changes)}."
+        text += f" {trained('the largest exponent', changes)}"
     return text
 
 
@@ -36,8 +36,8 @@ def _said(m: Measurement) -> str:
     if abs(largest) < UNSURE * error:
         return "neither fades nor grows, as far as this measurement can tell"
     if largest > 0:
-        return f"grows: it is e times as large after {_steps(1 / largest)}: this is chaos"
-    return f"fades to 1/e of its size in {_steps(-1 / largest)} where it fades most slowly"
+        return f"grows: it is e times as large after {_steps(1 / largest)}, which is chaos"
+    return f"fades to 1/e of its size in {_steps(-1 / largest)}"
 
 
 def _steps(number: float) -> str:
@@ -63,8 +63,8 @@ def _tile(results: Results) -> Tile | None:
 
 def _how(results: Results) -> str:
     text = """Lyapunov exponents, in natural logarithms per character: the rates at which small changes of the state
-    grow (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of the
-    products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same ways
+    grow (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of
+    the products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same ways
     back."""
     return f"{text} An LSTM's state is h and c together." if "lstm" in results.models else text
 

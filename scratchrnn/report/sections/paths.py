@@ -10,7 +10,8 @@ from scratchrnn.report.section import Section
 from scratchrnn.report.words import count, measured, not_measured, number
 from scratchrnn.study import Results
 
-LAG = 20
+LAG = 20  # characters
+RIGHT = 1.05  # times too small or too large that still counts as right
 
 
 def finding(results: Results) -> str:
@@ -26,21 +27,28 @@ def finding(results: Results) -> str:
     if not (np.isfinite(total[at]) and total[at] > 0 and np.isfinite(cells[at])):
         return f"In the {when} LSTM no gradient that can be told from 0 arrives {count(at, 'character')} back."
     text = (
-        f"{count(at, 'character')} back, what the {when} LSTM's gradient has left along the cells alone is "
-        f"{_of(cells[at] / total[at])} of the whole in size; the rest, or what it cancels, went through a gate."
+        f"Of the {when} LSTM's gradient {count(at, 'character')} back, the part that ran along the cells alone has "
+        f"{_of(cells[at] / total[at])} the size of the whole; the other part went through a gate at least once."
     )
     ratio = inside.forget.ratio[-1]
     lag = min(LAG, len(ratio) - 1)
     if np.isfinite(ratio[lag]) and ratio[lag] > 0:
-        off = (
-            f"{number(ratio[lag])} times too small" if ratio[lag] >= 1 else f"{number(1 / ratio[lag])} times too large"
+        text += (
+            f" The product of forget gates, often taken for the gradient of c, {_off(ratio[lag])} "
+            f"{count(lag, 'character')} back."
         )
-        text += f" The product of forget gates, often taken for the gradient of c, is {off} at a lag of {lag}."
     return text
 
 
+def _off(ratio: float) -> str:
+    """How the product compares with the truth, which is `ratio` times as large."""
+    if max(ratio, 1 / ratio) <= RIGHT:
+        return "is right to within 5%"
+    return f"is {number(ratio)} times too small" if ratio > 1 else f"is {number(1 / ratio)} times too large"
+
+
 def _of(share: float) -> str:
-    return f"{share:.0%}" if 0.001 <= share < 10 else f"{number(share)} times" if share > 0 else "none"
+    return f"{share:.0%} of" if 0.005 <= share < 10 else f"{number(share)} times" if share > 0 else "none of"
 
 
 def _paths(results: Results, width: float) -> Figure:

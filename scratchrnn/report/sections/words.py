@@ -22,12 +22,15 @@ def finding(results: Results) -> str:
         return "The text held out has too few words that come again."
     first = next(iter(found.values()))
     same = [f"{words.same_word:.0%} in the {name}" for name, words in found.items()]
-    letter = [f"{words.same_letter:.0%}" for words in found.values()]
+    letters = ""
+    if any(words.same_letter > words.same_word for words in found.values()):
+        letter = " and ".join(f"{words.same_letter:.0%}" for words in found.values())
+        letters = f"; after a word with the same last letter, be it the same word or another: {letter} "
+        letters += f"({first.chance_letter:.0%} by chance)"
     plane = [f"{words.projection.explained_variance_ratio[:2].sum():.0%}" for words in found.values()]
     return (
         f"After a frequent word, the nearest other state in the {when} models is one after the same word: "
-        f"{' and '.join(same)} ({first.chance_word:.0%} by chance); after a word with the same last letter: "
-        f"{' and '.join(letter)} ({first.chance_letter:.0%} by chance). The plane of the figure holds "
+        f"{' and '.join(same)} ({first.chance_word:.0%} by chance){letters}. The plane of the figure holds "
         f"{' and '.join(plane)} of the variance."
     )
 
