@@ -10,7 +10,7 @@ from typing import Any
 
 # before NumPy starts its threads: test processes run side by side, and a sum must not depend on the machine
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_variable, "2")
+    os.environ.setdefault(_variable, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import hypothesis

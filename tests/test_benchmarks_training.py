@@ -17,7 +17,8 @@ from scratchrnn import data
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-adding, charlm, timing, truncation = map(importlib.import_module, ["adding", "charlm", "timing", "truncation"])
+names = ["adding", "charlm", "laboratory", "timing", "truncation"]
+adding, charlm, laboratory, timing, truncation = map(importlib.import_module, names)
 
 
 def output_of(program: str, *arguments: str) -> str:
@@ -148,3 +149,18 @@ def test_truncation_writes_rows_and_draws(tmp_path: Path, monkeypatch: pytest.Mo
         assert row["cosine"][0] < row["cosine"][1] < row["cosine"][2] == pytest.approx(1)
     assert found[0]["cosine"] != found[1]["cosine"]
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_laboratory_writes_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(laboratory, "RESULTS", tmp_path)
+    for name, value in {"STEPS": 30, "BATCH": 3, "INPUT": 4, "HIDDEN": 12, "ROUNDS": 1}.items():
+        monkeypatch.setattr(laboratory, name, value)
+    monkeypatch.setattr("sys.argv", ["laboratory.py", "--out", "t"])
+    laboratory.main()
+    lstm, rnn = (json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines())
+    assert (lstm["cell"], rnn["cell"], lstm["H"]) == ("lstm", "rnn", 12)
+    assert lstm["seconds"].keys() - rnn["seconds"].keys() == {"split_paths", "forget_product", "cell_hidden"}
+    assert all(0 < value < 60 for row in (lstm, rnn) for value in row["seconds"].values())
+    assert "forward and backward" in capsys.readouterr().out

@@ -75,6 +75,8 @@ def test_every_setting_has_a_table_and_a_meaning_and_optional_ones_are_known() -
         ({"clip": -math.inf}, "clip: expected a finite number above 0; got -inf"),
         ({"dropout": 1.0}, "dropout: expected a number below 1; got 1, which would leave nothing"),
         ({"weight_drop": -0.1}, "weight_drop: expected a number between 0 and 1; got -0.1"),
+        ({"h_detach": 1.0}, "h_detach: expected a number below 1; got 1"),
+        ({"h_detach": 0.25, "cell": "rnn"}, "h_detach: expected 0 with rnn, which has no other path; got 0.25"),
         ({"tar": -1}, "tar: expected a finite number of at least 0; got -1"),
         ({"learned_state": 1}, "learned_state: expected True or False; got int 1"),
         ({"epochs": 0}, "epochs: expected a finite number above 0; got 0"),
@@ -242,9 +244,11 @@ def test_every_size_reaches_the_model() -> None:
 
 
 def test_regularization_reaches_the_objective(rng: np.random.Generator) -> None:
-    model, trainer = from_config(tiny(dropout=0.25, weight_drop=0.5, ar=2.0, tar=3.0, learned_state=True), TEXT)
+    model, trainer = from_config(
+        tiny(dropout=0.25, weight_drop=0.5, h_detach=0.4, ar=2.0, tar=3.0, learned_state=True), TEXT
+    )
     objective: Any = trainer.objective
-    assert objective.dropout == 0.25
+    assert (objective.dropout, objective.h_detach) == (0.25, 0.4)
     assert isinstance(model.rnn, WeightDrop)
     assert model.rnn.p == 0.5
     assert {"initial_state.h_0", "initial_state.c_0"} <= set(trainer.optimizer.parameters)
@@ -266,7 +270,7 @@ def test_regularization_reaches_the_objective(rng: np.random.Generator) -> None:
 def test_without_regularization_there_is_none() -> None:
     model, trainer = from_config(tiny(), TEXT)
     objective: Any = trainer.objective
-    assert (objective.dropout, objective.clip, objective.regularization) == (0.0, None, None)
+    assert (objective.dropout, objective.h_detach, objective.clip, objective.regularization) == (0.0, 0.0, None, None)
     assert model.initial_state is None
     assert not isinstance(model.rnn, WeightDrop)
 

@@ -203,6 +203,9 @@ def test_measure_decay_of_odd_curves() -> None:
     assert (hump.horizon, hump.censored, hump.exploding) == (4, False, False)
     assert measure_decay(np.array([1.0, 0.5]), threshold=0.5).horizon == 1  # at least, not more than
     assert measure_decay(np.array([1e-310, 1.0])).exploding  # a ratio beyond float64 is no warning
+    steep = measure_decay(np.array([1e300, 1e299, 1e-290, 1e-291]))  # nor is one that float64 takes for 0
+    assert (steep.horizon, steep.exploding) == (1, False)
+    assert steep.decay_factor == pytest.approx(0.1)
     for bad in (np.inf, np.nan):
         overflow = measure_decay(np.array([1.0, 4.0, 16.0, bad]))
         assert (overflow.exploding, overflow.censored, overflow.horizon) == (True, True, 3)

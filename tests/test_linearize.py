@@ -161,6 +161,48 @@ def test_a_copy_in_float64_has_the_same_weights(rng: np.random.Generator) -> Non
         assert_close(name, copy.parameters[name], array.astype(np.float64), rel=0)
 
 
+def test_a_copy_has_no_dropout_and_so_does_not_warn_of_one_without_effect(rng: np.random.Generator) -> None:
+    with pytest.warns(UserWarning, match="no effect with num_layers=1"):
+        lstm = srnn.LSTM(I, H, dropout=0.4, rng=rng)
+    assert float64_copy(lstm).dropout == 0
+
+
+@pytest.mark.parametrize("kind", ["lstm", "rnn"])
+def test_a_cell_is_a_layer_of_one_step(kind: str, rng: np.random.Generator) -> None:
+    cell: Any = (srnn.LSTMCell if kind == "lstm" else srnn.RNNCell)(I, H, dtype=np.float64, rng=rng)
+    layer: Any = (srnn.LSTM if kind == "lstm" else srnn.RNN)(I, H, dtype=np.float64, rng=rng)
+    for name, array in cell.parameters.items():
+        layer.parameters[f"{name}_l0"][...] = array
+    x = rng.standard_normal((B, I))
+    got, want = Linearized(cell.forward(x)), Linearized(layer.forward(x[None]))
+    assert_close("J", got.state_jacobian(0), want.state_jacobian(0), rel=0)
+    assert_close("in x", got.input_jacobian(0), want.input_jacobian(0), rel=0)
+
+
+def test_dropped_weights_are_those_of_the_trace(rng: np.random.Generator) -> None:
+    lstm = srnn.LSTM(I, H, dtype=np.float64, rng=rng)
+    x = rng.standard_normal((T, B, I))
+    trace = srnn.WeightDrop(lstm, 0.5, rng=rng).forward(x)
+    lstm.load_state_dict(trace.parameters)
+    assert_close("J", Linearized(trace).state_jacobian(3), Linearized(lstm.forward(x)).state_jacobian(3), rel=REL)
+
+
+def test_inf_passes_without_a_warning(rng: np.random.Generator) -> None:
+    lstm = srnn.LSTM(I, H, dtype=np.float64, rng=rng)
+    c_0 = np.zeros((1, B, H))
+    c_0[0, 1, 2] = np.inf
+    linear = Linearized(lstm.forward(rng.standard_normal((T, B, I)), (np.zeros((1, B, H)), c_0)))
+    found = (
+        linear.state_jacobian(0),
+        linear.input_jacobian(0),
+        linear.jvp(0, np.ones((B, 2 * H, 1)), np.ones((B, I, 1))),
+        linear.vjp(0, np.ones((B, 1, 2 * H)))[0],
+    )
+    for array in found:
+        assert np.isfinite(array[[0, 2]]).all()
+        assert not np.isfinite(array[1]).all()
+
+
 def test_bad_input_is_named(rng: np.random.Generator) -> None:
     layer, trace = make("lstm", rng)
     linear = Linearized(trace)
@@ -169,8 +211,11 @@ def test_bad_input_is_named(rng: np.random.Generator) -> None:
         Linearized(both.forward(rng.standard_normal((T, B, I))))
     with pytest.raises(TypeError, match=r"trace: expected what forward"):
         Linearized(trace.output)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"t: expected an integer from 0 to 6; got 7"):
-        linear.state_jacobian(T)
+    with pytest.raises(TypeError, match=r"trace: expected what forward of an RNN or LSTM returned; got Zoneout's"):
+        Linearized(srnn.Zoneout(layer, 0.2, 0.3, rng=rng).forward(rng.standard_normal((T, B, I))))
+    for of_step in (linear.state_jacobian, linear.input_jacobian):
+        with pytest.raises(ValueError, match=r"t: expected an integer from 0 to 6; got 7"):
+            of_step(T)
     with pytest.raises(ValueError, match=r"ds: expected shape \(3, 10, K\); got \(3, 10\)"):
         linear.jvp(0, np.ones((B, 2 * H)))
     with pytest.raises(ValueError, match=r"g: expected shape \(3, K, 10\); got \(3, 10, 1\)"):

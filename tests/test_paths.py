@@ -268,6 +268,7 @@ def test_bad_arguments(rng: np.random.Generator) -> None:
         ((layer, rnn.forward(x)), ValueError, "trace: expected one of LSTM"),
         ((layer, x), TypeError, "trace: expected what forward of this layer returned; got ndarray"),
         ((layer, layer.forward(x, trace="minimal")), ValueError, "trace: expected one of forward.*; got a minimal one"),
+        ((layer, layer.forward(x[:, :0])), ValueError, "trace: expected at least one sequence; got a batch of 0"),
         ((layer, trace, x), ValueError, r"d_output: expected shape \(7, 5, 6\) of the trace's output; got \(7, 5, 3\)"),
         ((layer, trace, None, x), TypeError, r"d_state: expected a pair \(d_h_n, d_c_n\) for an LSTM; got"),
     ):

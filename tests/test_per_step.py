@@ -71,5 +71,9 @@ def test_bad_input(rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match="a batch of 0"):
         weight_gradient_norms(empty, lstm.backward(empty, np.ones((T, 0, H))))
     minimal = lstm.forward(rng.standard_normal((T, B, I)), trace="minimal")
-    with pytest.raises(AttributeError, match='trace="full" keeps what it takes'):
+    with pytest.raises(ValueError, match=r"trace: expected one of forward.*; got a minimal one"):
         weight_gradient_norms(minimal, lstm.backward(minimal, np.ones((T, B, H))))
+    for wrapper in (srnn.WeightDrop(lstm, 0.5, rng=rng), srnn.Zoneout(lstm, 0.5, rng=rng)):
+        wrapped = wrapper.forward(rng.standard_normal((T, B, I)))
+        with pytest.raises(TypeError, match=r"trace: expected what forward of an RNN or LSTM returned; got .*Trace"):
+            weight_gradient_norms(wrapped, wrapper.backward(wrapped, np.ones((T, B, H))))

@@ -96,8 +96,19 @@ def test_gaps(rng: np.random.Generator) -> None:
     png(figure)
 
 
+def test_quotients_beyond_float64() -> None:
+    figure, ax = plots.figure()
+    plots.forget_product(ax, product(np.array([1.0, 1e-100, 1e-320]), np.ones(3)))
+    assert "1.0·10$^{320}$ times too small" in texts(ax)
+    figure, ax = plots.figure()
+    steep = np.array([1e-300, 1e-290, 1e100])
+    plots.gradient_paths(ax, by_distance(steep, steep))
+    plots.gradient_by_distance(ax, {"a": steep})
+    png(figure)
+
+
 def test_factors_in_words() -> None:
-    assert [_times(f) for f in (1.0, 1.04, 6.3, 26.4, 1234.0, 43210.0, 2.6e6)] == [
+    assert [_times(np.log10(f)) for f in (1.0, 1.04, 6.3, 26.4, 1234.0, 43210.0, 2.6e6)] == [
         "1", "1", "6.3", "26", "1,200", "43,000", "2.6·10$^{6}$"
     ]  # fmt: skip
 

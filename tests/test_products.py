@@ -266,6 +266,11 @@ def test_bad_arguments(rng: np.random.Generator) -> None:
         singular_values(trace, 0, 1, of=(1, "h"))
     with pytest.raises(ValueError, match=r"wrt: expected one of .* got 'h'"):
         singular_values(trace, 0, 1, wrt="h")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"of: expected one of .* got \[0, 'h'\]"):
+        singular_values(trace, 0, 1, of=[0, "h"])  # type: ignore[arg-type]
+    empty = srnn.LSTM(2, 3, dtype=np.float64, rng=rng).forward(np.zeros((5, 0, 2)))
+    with pytest.raises(ValueError, match="trace: expected at least one sequence; got a batch of 0"):
+        singular_values(empty, 0, 1)
     with pytest.raises(ValueError, match="layer: expected an integer from 0 to 0; got 1"):
         connectivity(trace, layer=1)
     with pytest.raises(ValueError, match=r"readout: expected shape \(V, 3\), .* got \(3, 4\)"):

@@ -160,6 +160,19 @@ def test_a_gradient_that_is_not_finite_is_recorded_and_breaks_nothing() -> None:
     assert np.isnan(flow.spectral_radius[0])
 
 
+def test_nor_does_a_last_step_that_passes_nothing_back() -> None:
+    # gates that the last input saturates to the last digit; what came before still reaches the loss along c
+    lstm = srnn.LSTM(1, 4, rng=np.random.default_rng(0))
+    x = np.full((11, 6, 1), 0.1, np.float32)
+    x[-1] = 1e4
+    recorder = GradientFlowRecorder(lambda objective: (lstm, lstm.forward(x), np.ones((6, 4), np.float32)))
+    recorder(trainer_of(char_model("rnn"), 1))
+    flow = recorder.result()
+    assert flow.input[0, 0] == 0 < flow.input[0, 1]
+    assert (flow.censored[0], flow.exploding[0], flow.horizon[0]) == (True, True, 10)
+    assert np.isnan(flow.decay_factor[0])
+
+
 # Over training
 
 
@@ -176,6 +189,18 @@ def test_samples_are_taken_when_the_schedule_says() -> None:
     assert recorder.share == pytest.approx(recorder.seconds / trainer.seconds)
     assert [n for n in range(9) if is_due(n, 1)] == list(range(9))
     assert sum(is_due(n, 50) for n in range(1, 1201)) == 30  # what the budget is computed with
+
+
+def test_the_last_update_is_sampled_where_patience_ends_the_run() -> None:
+    model, recorder = char_model("lstm"), GradientFlowRecorder(text_probe(), every=10)
+    codes = model.vocabulary.encode(TEXT)
+    objective = train.LanguageModel(model, data.ContiguousRows(codes, batch=5), k1=6, held_out=codes)
+    optimizer = optim.SGD(model.parameters, lr=1e-30)  # nothing gets better
+    trainer = train.Trainer(
+        objective, optimizer, steps=40, evaluate_every=7, patience=1, callbacks=[recorder], progress=False
+    )
+    assert trainer.run().stopped == "patience"
+    assert recorder.result().steps.tolist() == [1, 2, 4, 8, 10, 14]
 
 
 def test_what_changes_in_the_net_shows() -> None:

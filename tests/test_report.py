@@ -32,7 +32,7 @@ MODULES = list(pkgutil.iter_modules(sections.__path__))
 OF_LSTM = {"gates", "paths", "forget-product", "autocorrelation", "cell-units"}
 FIGURES = OF_LSTM | {
     "loss", "gradients", "memory-over-training", "gradient-over-training", "memory", "states", "itemized",
-    "share-beyond", "lyapunov", "saturation", "position", "words",
+    "share-beyond", "lyapunov", "singular-values", "connectivity", "saturation", "position", "words",
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_figures_are_files_of_both_kinds(files: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("match", "figures"),
-    [(lambda p: p.cell == "rnn", 0), (lambda p: p.doing == "train" and p.step == 0, 14), (lambda p: p.step == 2, 17)],
+    [(lambda p: p.cell == "rnn", 0), (lambda p: p.doing == "train" and p.step == 0, 16), (lambda p: p.step == 2, 19)],
 )
 def test_report_of_what_was_reached(match: Callable[[Progress], bool], figures: int) -> None:
     results = run(TEXT, SETTINGS, **stop_at(match))

@@ -26,8 +26,8 @@ import numpy as np
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_int
 from scratchrnn.dynamics.autocorrelation import Autocorrelation, autocorrelation
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.distance import Decay, average_norms, check_one_direction, measure_decay
-from scratchrnn.gradflow.per_step import norms
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.rng import Rng, check_rng, draw_normal
 from scratchrnn.trace import LayerGradients, Trace
@@ -309,7 +309,7 @@ def _cosine(states: FloatArray, lengths: IntArray) -> float:
     """Median cosine of the states before and after each step but the first of each sequence."""
     later = np.arange(1, len(states) - 1)[:, None] < lengths  # (T-1, B), of steps 1, 2, ...
     old, new = states[1:-1][later].astype(np.float64), states[2:][later].astype(np.float64)
-    cosine = (old * new).sum(axis=1) / (norms(old) * norms(new))
+    cosine = (old * new).sum(axis=1) / (row_norms(old) * row_norms(new))
     return _median(cosine)
 
 
@@ -317,7 +317,7 @@ def _cosine(states: FloatArray, lengths: IntArray) -> float:
 def _correlation(a: FloatArray, b: FloatArray) -> FloatArray:  # (N, H) both, to (H,)
     constant = (np.ptp(a, axis=0) == 0) | (np.ptp(b, axis=0) == 0)
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    return np.where(constant, np.nan, (a * b).sum(axis=0) / (norms(a.T) * norms(b.T)))
+    return np.where(constant, np.nan, (a * b).sum(axis=0) / (row_norms(a.T) * row_norms(b.T)))
 
 
 def _median(values: FloatArray) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_bool, check_int
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.linearize import Linearized
 from scratchrnn.trace import Trace
 
@@ -107,8 +108,8 @@ def connectivity(
                 v[:, :, before * inputs : upto * inputs] = linear.input_jacobian(t)
             y = v[:, part, : upto * inputs]
             y = y if weight is None else weight @ y  # (3)
-            each = _norms(y.reshape(*y.shape[:2], upto, inputs))  # (B, K, upto)
-            norm[:, t, first : first + upto] = _norms(each.swapaxes(1, 2))
+            each = row_norms(y.reshape(*y.shape[:2], upto, inputs))  # (B, K, upto)
+            norm[:, t, first : first + upto] = row_norms(each.swapaxes(1, 2))
             if by_unit is not None:
                 by_unit[:, t, first : first + upto] = each.swapaxes(1, 2)
     for b, length in enumerate(linear.lengths):
@@ -126,11 +127,3 @@ def _readout(readout: FloatArray | None, part: slice, linear: Linearized) -> Flo
     if readout.ndim != 2 or readout.shape[1] != size:
         raise ValueError(f"readout: expected shape (V, {size}), a row for each of V outputs; got {readout.shape}")
     return readout
-
-
-def _norms(d: FloatArray) -> FloatArray:  # (..., N) -> (...) float64
-    """Norms along the last axis; scaled before squaring, since the square of 1e-200 is zero."""
-    wide = d.astype(np.float64)
-    largest = np.abs(wide).max(axis=-1, keepdims=True)
-    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
-    return scale[..., 0] * np.sqrt(np.square(wide / scale).sum(axis=-1))

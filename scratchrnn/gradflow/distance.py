@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_dtype, check_real, describe
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Trace, reverse_time
 
@@ -167,7 +168,7 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     dtype : float32 or float64
         What the gradients were computed in. The rate is fitted over the distances before the first norm that is not
         finite or below tiny / eps of this dtype (1e-31 and 1e-292): there the smaller components are subnormal and
-        lose their digits.
+        lose their digits. Nor does it go on where float64 ends for a norm's ratio to that at distance 0.
 
     Returns
     -------
@@ -205,7 +206,7 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     finite = bool(np.isfinite(ratio).all())
     reached = np.flatnonzero(~(ratio < threshold))  # NaN, which overflow leaves behind, counts as reached
     horizon = int(reached[-1])
-    usable = np.isfinite(norms) & (norms >= info.tiny / info.eps)
+    usable = np.isfinite(ratio) & (ratio > 0) & (norms >= info.tiny / info.eps)
     stop = len(norms) if usable.all() else int(np.argmin(usable))
     factor = _fit_factor(ratio[:stop]) if stop >= 2 else float(ratio[1])
     return Decay(
@@ -243,20 +244,11 @@ def average_norms(
     average: Callable[..., Any],
 ) -> FloatArray:  # (max(lengths),) float64, by distance
     """An average over the sequences of the norm of each one's gradient, aligned at their own last steps."""
-    by_distance = reverse_time(_norms(d)[:, :, None], lengths)[: lengths.max(), :, 0]
+    by_distance = reverse_time(row_norms(d)[:, :, None], lengths)[: lengths.max(), :, 0]
     with np.errstate(over="ignore"):
         if (lengths == len(by_distance)).all():
             return np.asarray(average(by_distance, axis=1), np.float64)
         return np.array([average(row[lengths > k]) for k, row in enumerate(by_distance)], np.float64)
-
-
-def _norms(d: FloatArray) -> FloatArray:
-    """Euclidean norms over the last axis, float64, not finite where an element is not."""
-    with np.errstate(all="ignore"):
-        largest = np.abs(d).max(axis=-1, keepdims=True).astype(np.float64)
-        scale = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)  # since the square of 1e-200 is zero
-        scaled = d / scale
-        return np.asarray(scale[..., 0] * np.sqrt(np.einsum("...i,...i->...", scaled, scaled)))
 
 
 def _fit_factor(ratio: FloatArray) -> float:

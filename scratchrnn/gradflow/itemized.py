@@ -27,7 +27,8 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_int, check_positive_int, describe
-from scratchrnn.gradflow.per_step import factors, norms, product_norms, triangles
+from scratchrnn.gradflow._norms import row_norms
+from scratchrnn.gradflow.per_step import factors, product_norms, triangles
 from scratchrnn.layers import edge
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import Gradients, LayerTrace, Trace, zero_padding
@@ -245,15 +246,15 @@ class _Result:
             return d.reshape(len(d), count, batch, -1).swapaxes(0, 1)
 
         dx = split(edge.time_major(cast(FloatArray, grads.input), batch_first=self.trace.batch_first, batched=True))
-        self.input[into] = norms(dx)
+        self.input[into] = row_norms(dx)
         for n, unit in enumerate(self.units):
             dh = split(grads[n].h[1:])
-            self.h[n][into] = norms(dh)
+            self.h[n][into] = row_norms(dh)
             with np.errstate(all="ignore"):
                 along = np.einsum("tkbp,kbp->tkb", dh, unit[: losses.stop])  # (3)
             self.along[n][into] = np.where(past[:, :, None], along, 0.0)
             if self.c is not None:
-                self.c[n][into] = norms(split(grads[n].c[1:]))
+                self.c[n][into] = row_norms(split(grads[n].c[1:]))
         for one, triangle in self.triangles:
             left = one.left(grads[one.key]).reshape(losses.stop, count, batch, -1)
             self.weights[one.name][into] = np.where(past, product_norms(left, triangle[: losses.stop]).T, 0.0)
@@ -319,7 +320,7 @@ def _prefixes(
 
 def _unit(d: FloatArray) -> FloatArray:
     """d / ‖d‖ over the last axis, in float64; zero where d is."""
-    size = norms(d)[..., None]
+    size = row_norms(d)[..., None]
     return d / np.where(size == 0, 1.0, size)
 
 

@@ -29,6 +29,7 @@ from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_int, describe
 from scratchrnn.gradflow.distance import check_one_direction
 from scratchrnn.layers.stack import Recurrent
+from scratchrnn.layers.zoneout import ZoneoutTrace
 from scratchrnn.trace import State, Trace
 
 Part = tuple[int, str]  # layer from 0, "h" or "c"
@@ -48,7 +49,8 @@ class Linearized:
     Parameters
     ----------
     trace : Trace
-        From the forward pass of an RNN or LSTM of one direction; its own weights and dropout masks are used.
+        From the forward pass of an RNN or LSTM of one direction, of a cell, or of WeightDrop around a layer; its own
+        weights, dropped ones included, and its dropout masks are used.
 
     Attributes
     ----------
@@ -67,7 +69,7 @@ class Linearized:
     Raises
     ------
     TypeError
-        Not a trace.
+        Not a trace, or Zoneout's: what a unit kept comes to the next state past these equations.
     ValueError
         A trace of both directions: the reverse one takes its steps in another order.
 
@@ -87,6 +89,11 @@ class Linearized:
     def __init__(self, trace: Trace) -> None:
         if not isinstance(trace, Trace):
             raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {describe(trace)}")
+        if isinstance(trace, ZoneoutTrace):
+            raise TypeError(
+                "trace: expected what forward of an RNN or LSTM returned; got Zoneout's, where units keep old values "
+                "past these equations"
+            )
         if any(direction == "reverse" for _, direction in trace.layers):
             raise ValueError(
                 "trace: expected one direction; got both. The reverse one takes its steps in another order, so that "
@@ -117,6 +124,7 @@ class Linearized:
 
     # Products with vectors; no Jacobian is formed
 
+    @np.errstate(all="ignore")  # inf and nan in data pass through
     def jvp(
         self,
         t: int,
@@ -163,6 +171,7 @@ class Linearized:
         out[over] = ds[over]
         return out
 
+    @np.errstate(all="ignore")
     def vjp(
         self,
         t: int,
@@ -196,31 +205,30 @@ class Linearized:
 
     # In closed form
 
+    @np.errstate(all="ignore")
     def state_jacobian(self, t: int) -> FloatArray:
         """J_t = ∂s_t/∂s_{t-1}, (B, S, S): row i holds the derivatives of component i in slot t+1."""
-        return self._jacobians(t)[0]
-
-    def input_jacobian(self, t: int) -> FloatArray:
-        """∂s_t/∂x_t, (B, S, I)."""
-        return self._jacobians(t)[1]
-
-    def _jacobians(self, t: int) -> tuple[FloatArray, FloatArray]:
         check_int("t", t, least=0, most=self.steps - 1)
         state = np.zeros((self.batch, self.size, self.size), self.dtype)
-        inputs = np.empty((self.batch, self.size, self.input_size), self.dtype)
         for n, w in enumerate(self._weights):
             own, rates = self._own(n), self._rates(n, t)
             state[:, own, own] = _answer(rates, w.hr, w.hh, own_c=True)
-            to_u = _answer(rates, w.hr, w.ih)  # (B, P+H, ·)
-            if n == 0:
-                inputs[:, own] = to_u
-                continue
-            below = self.slices[n - 1, "h"]  # what this layer reads, as the rows of the layer below have it
-            state[:, own, : own.start] = to_u @ self._masked(n, t, state[:, below, : own.start])
-            inputs[:, own] = to_u @ self._masked(n, t, inputs[:, below])
-        over = self._over(t)
-        state[over], inputs[over] = np.eye(self.size, dtype=self.dtype), 0
-        return state, inputs
+            if n > 0:
+                du = state[:, self.slices[n - 1, "h"], : own.start]
+                state[:, own, : own.start] = _answer(rates, w.hr, w.ih) @ self._masked(n, t, du)
+        state[self._over(t)] = np.eye(self.size, dtype=self.dtype)
+        return state
+
+    @np.errstate(all="ignore")
+    def input_jacobian(self, t: int) -> FloatArray:
+        """∂s_t/∂x_t, (B, S, I)."""
+        check_int("t", t, least=0, most=self.steps - 1)
+        inputs = np.empty((self.batch, self.size, self.input_size), self.dtype)
+        for n, w in enumerate(self._weights):
+            to_u = _answer(self._rates(n, t), w.hr, w.ih)  # (B, P+H, ·)
+            inputs[:, self._own(n)] = to_u if n == 0 else to_u @ self._masked(n, t, inputs[:, self.slices[n - 1, "h"]])
+        inputs[self._over(t)] = 0
+        return inputs
 
     # One layer at one time
 
@@ -265,7 +273,8 @@ class _LayerWeights(NamedTuple):
     @classmethod
     def of(cls, trace: Trace, n: int) -> _LayerWeights:
         p = trace.parameters
-        return cls(p[f"weight_ih_l{n}"], p[f"weight_hh_l{n}"], p.get(f"weight_hr_l{n}"))
+        suffix = "" if "weight_ih" in p else f"_l{n}"  # a cell's have none
+        return cls(p["weight_ih" + suffix], p["weight_hh" + suffix], p.get("weight_hr" + suffix))
 
 
 def _column(factor: FloatArray) -> FloatArray:
@@ -371,9 +380,11 @@ def step(layer: Recurrent, x: FloatArray, s: FloatArray) -> FloatArray:
 
 
 def float64_copy(layer: Recurrent) -> Recurrent:
-    """A copy of the layer that computes in float64, its weights those of the original to the last bit."""
+    """A copy of the layer that computes in float64, with the original's weights to the last bit and without dropout."""
     check_one_direction(layer)
     rng = np.random.default_rng(0)  # not the layer's own, which must not move; what it draws is overwritten
-    copy: Recurrent = type(layer)(**(layer.config() | {"dtype": np.float64}), backend=layer.backend, rng=rng)
+    copy: Recurrent = type(layer)(
+        **(layer.config() | {"dtype": np.float64, "dropout": 0.0}), backend=layer.backend, rng=rng
+    )
     copy.load_state_dict({name: array.astype(np.float64) for name, array in layer.parameters.items()})
     return copy

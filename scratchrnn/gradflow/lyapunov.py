@@ -277,7 +277,6 @@ def _enter(
     return xs, batch, count
 
 
-@np.errstate(all="ignore")  # what overflows is reported
 def _along(
     layer: Recurrent,
     xs: FloatArray | None,  # (T, B, I)

@@ -38,6 +38,7 @@ import numpy as np
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_int
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.distance import average_norms, check_one_direction
 from scratchrnn.gradflow.linearize import Linearized
 from scratchrnn.layers import direction
@@ -153,7 +154,7 @@ def split_paths(
     Raises
     ------
     ValueError
-        An RNN, two directions, a minimal trace, or an array of the wrong shape.
+        An RNN, two directions, a minimal trace, a batch of 0, or an array of the wrong shape.
     TypeError
         Not a layer, not a trace of it, or a wrong dtype.
 
@@ -185,15 +186,19 @@ def split_paths(
         raise ValueError(
             'trace: expected one of forward(..., trace="full"), since the split needs dL/da_t; got a minimal one'
         )
+    if not len(trace.lengths):
+        raise ValueError("trace: expected at least one sequence; got a batch of 0")
     above_c = layer._enter_d_output(d_output, trace)
     d_h_n, d_c_n = layer._enter_state("d_state", d_state, len(trace.lengths), trace.batched)
     above_h = None if above_c is None else np.zeros_like(above_c)
-    kernels, nowhere = backends.load(trace.backend), np.ones(trace[0].input.shape[:2], np.bool_)
+    kernels, everywhere = backends.load(trace.backend), np.ones(trace[0].input.shape[:2], np.bool_)
     c_path, through_h = np.empty((2, layer.num_layers, *trace[0].c.shape), layer.dtype)
     for n in reversed(range(layer.num_layers)):
         w = Weights.of(trace.parameters, f"_l{n}")
         ends = (None if d_h_n is None else d_h_n[n], None if d_c_n is None else d_c_n[n])
-        above_c, by_c, _ = direction.backward(kernels, layer.cell, trace[n], w, above_c, *ends, detach_h=nowhere)  # (3)
+        above_c, by_c, _ = direction.backward(
+            kernels, layer.cell, trace[n], w, above_c, *ends, detach_h=everywhere
+        )  # (3)
         held = by_c.a @ w.weight_hh  # (4), (T, B, P): row t belongs to h_{t-1}
         into_h = np.concatenate([held[1:], np.zeros_like(held[:1])])
         if above_h is not None:
@@ -251,8 +256,8 @@ def forget_product(trace: Trace, *, max_lag: int | None = None) -> ForgetProduct
     reached = np.arange(lags + 1)[:, None] <= linear.lengths  # (K+1, B)
     product, truth = np.empty((2, len(trace.layers), lags + 1))
     for n in range(len(trace.layers)):
-        for medians, norms in zip((product[n], truth[n]), _norms_by_lag(trace, linear, n, lags), strict=True):
-            medians[:] = [np.median(row[far]) for row, far in zip(norms, reached, strict=True)]
+        for medians, found in zip((product[n], truth[n]), _norms_by_lag(trace, linear, n, lags), strict=True):
+            medians[:] = [np.median(row[far]) for row, far in zip(found, reached, strict=True)]
     return ForgetProduct(product, truth, reached.sum(axis=1))
 
 
@@ -266,7 +271,7 @@ def _norms_by_lag(trace: Trace, linear: Linearized, n: int, lags: int) -> FloatA
     product = np.ones((linear.batch, hidden))
     rows = np.zeros((linear.batch, hidden, linear.size))  # of J
     rows[:, :, own] = np.eye(hidden)
-    norms = np.zeros((2, lags + 1, linear.batch))
+    found = np.zeros((2, lags + 1, linear.batch))
     for slot in range(linear.steps, max(int(lengths.min()) - lags, 0) - 1, -1):
         truth = rows[:, :, own]
         if slot:
@@ -274,11 +279,10 @@ def _norms_by_lag(trace: Trace, linear: Linearized, n: int, lags: int) -> FloatA
             truth = truth + (to_h if w_hr is None else to_h @ w_hr) * beta[slot - 1][:, None]  # (5)
         lag = lengths - slot
         b = np.flatnonzero((lag >= 0) & (lag <= lags))
-        # hypot, since the square of 1e-200 is zero
-        norms[0, lag[b], b] = np.hypot.reduce(product[b], axis=1)
-        norms[1, lag[b], b] = np.hypot.reduce(truth[b], axis=(1, 2))
+        found[0, lag[b], b] = row_norms(product[b])
+        found[1, lag[b], b] = row_norms(truth[b].reshape(len(b), hidden**2))
         if slot:
             rows, _ = linear.vjp(slot - 1, rows)
             running = slot <= lengths
             product[running] *= f[slot - 1, running]
-    return norms
+    return found

@@ -21,6 +21,7 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_int, describe
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.trace import Gradients, Key, LayerGradients, LayerTrace, Trace
 
 
@@ -60,18 +61,6 @@ def unprojected(part: LayerTrace) -> FloatArray:
     return part.o * np.tanh(part.c[1:])
 
 
-def norms(d: FloatArray) -> FloatArray:
-    """Euclidean norm over the last axis, in float64."""
-    d = d.astype(np.float64, copy=False)
-    safe = np.finfo(np.float64).tiny / np.finfo(np.float64).eps
-    with np.errstate(all="ignore"):
-        squares: Any = np.einsum("...i,...i->...", d, d)
-        lost = ((squares < safe) & d.any(axis=-1)) | (squares == np.inf)  # the square of 1e-200 is zero
-        found = np.sqrt(squares)
-        found[lost] = np.hypot.reduce(d[lost], axis=-1)
-    return found
-
-
 def triangles(factor: Factor) -> FloatArray:
     """U_k of R_kᵀ = Q U, (T, r, B) with r ≤ B, in float64."""
     with np.errstate(all="ignore"):
@@ -88,7 +77,7 @@ def product_norms(
     between = (1,) * (left.ndim - 3)
     with np.errstate(all="ignore"):
         product = triangle.reshape(steps, *between, rank, batch) @ left.astype(np.float64, copy=False)
-    return norms(product.reshape(*product.shape[:-2], -1))
+    return row_norms(product.reshape(*product.shape[:-2], -1))
 
 
 def weight_gradient_norms(trace: Trace, grads: Gradients) -> dict[str, FloatArray]:
@@ -110,9 +99,9 @@ def weight_gradient_norms(trace: Trace, grads: Gradients) -> dict[str, FloatArra
     Raises
     ------
     ValueError
-        `grads` of another trace, or one of a batch of 0.
+        `grads` of another trace, or one of a batch of 0, or a minimal one.
     TypeError
-        Something else.
+        Something else, such as a trace of WeightDrop or Zoneout, which have other sums than (1) to (4).
 
     Examples
     --------
@@ -161,12 +150,16 @@ def weight_gradients_at(trace: Trace, grads: Gradients, steps: Sequence[int]) ->
 
 
 def _check(trace: Any, grads: Any) -> None:
-    if not isinstance(trace, Trace):
-        raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {describe(trace)}")
+    if type(trace) is not Trace:  # a wrapper's is a subclass
+        raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {type(trace).__name__}")
     if not isinstance(grads, Gradients):
         raise TypeError(f"grads: expected what backward of this trace returned; got {describe(grads)}")
     if not len(trace.lengths):
         raise ValueError("trace: expected at least one sequence; got a batch of 0")
+    if any(part.minimal for part in trace.layers.values()):
+        raise ValueError(
+            'trace: expected one of forward(..., trace="full"), with dL/da_t of each step; got a minimal one'
+        )
     want, got = ({key: part.h.shape for key, part in one.layers.items()} for one in (trace, grads))
     if want != got:
         raise ValueError(f"grads: expected those of this trace, with states of shape {want}; got {got}")

@@ -95,12 +95,11 @@ def jacobians(trace: Trace) -> StepJacobians:
         Not a trace, or one of both directions.
     """
     linear = Linearized(trace)
-    steps = range(linear.steps)
-    return StepJacobians(
-        np.stack([linear.state_jacobian(t) for t in steps]),
-        np.stack([linear.input_jacobian(t) for t in steps]),
-        linear.slices,
-    )
+    rows = (linear.steps, linear.batch, linear.size)
+    state, inputs = (np.empty((*rows, columns), linear.dtype) for columns in (linear.size, linear.input_size))
+    for t in range(linear.steps):
+        state[t], inputs[t] = linear.state_jacobian(t), linear.input_jacobian(t)
+    return StepJacobians(state, inputs, linear.slices)
 
 
 def singular_values(
@@ -126,7 +125,7 @@ def singular_values(
     Raises
     ------
     TypeError, ValueError
-        Not a trace, slots out of range or order, or a part that there is not.
+        Not a trace, one of a batch of 0, slots out of range or order, or a part that there is not.
 
     Notes
     -----
@@ -152,6 +151,8 @@ def singular_values(
     ((2, 16), True, array([0., 0.]))
     """
     linear = Linearized(trace)
+    if not linear.batch:
+        raise ValueError("trace: expected at least one sequence; got a batch of 0")
     start = check_int("start", start, least=0, most=linear.steps)
     stop = check_int("stop", stop, least=start, most=linear.steps)
     rows, columns = _part("of", of, linear), _part("wrt", wrt, linear)
@@ -178,7 +179,7 @@ def singular_values(
 def _part(name: str, part: Part | None, linear: Linearized) -> slice:
     if part is None:
         return slice(0, linear.size)
-    if part not in linear.slices:
+    if part not in list(linear.slices):
         raise ValueError(f"{name}: expected one of {', '.join(map(str, linear.slices))}; got {part!r}")
     return linear.slices[part]
 

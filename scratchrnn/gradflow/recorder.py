@@ -10,7 +10,7 @@ After update n the net is looked at on the same fixed data, a probe (see `probes
 Samples are taken after the updates
 
     n = 1, 2, 4, 8, ...         below `every`: most happens early
-    n = every, 2·every, ...     and after the last one
+    n = every, 2·every, ...     and after the last one, unless it is `stop` that makes it the last
 
 which is fixed, so that two runs can be compared sample by sample.
 
@@ -64,7 +64,8 @@ class GradientFlow:
         See `Decay`; this and the next four are of `input`.
     censored, exploding : ndarray (N,) of bool
     decay_factor, decay_time : ndarray (N,)
-        NaN where the gradient is not finite at distance 0 already.
+        NaN where the gradient at distance 0 is no scale for the others: not finite, or 0 while they are not. Such a
+        sample counts as censored and exploding.
     h_saturation : ndarray (N, L)
         Share of |h| > 0.95.
     gate_saturation : ndarray (N, L, 3, 2) or None
@@ -189,7 +190,8 @@ class GradientFlowRecorder:
             return
         self._check_order(done)
         self._trained = trainer.seconds
-        if not is_due(done, self.every) and done != trainer.steps:
+        last = done == trainer.steps or trainer.result.stopped is not None
+        if not (last or is_due(done, self.every)):
             return
         record = self._sample(trainer.objective)
         record["steps"] = np.array(done)
@@ -289,7 +291,7 @@ def _stacked(records: list[Record]) -> dict[str, Any]:
 
 
 def _decay(norms: FloatArray, threshold: float, dtype: Any) -> Decay:
-    if not np.isfinite(norms[0]):  # no scale for the others; the run that is looked at must not break off for it
+    if not np.isfinite(norms[0]) or (norms[0] == 0 and norms.any()):  # no scale for the others, and no end of the run
         return Decay(len(norms) - 1, censored=True, exploding=True, decay_factor=math.nan, decay_time=math.nan)
     return measure_decay(norms, threshold=threshold, dtype=dtype)
 

@@ -53,7 +53,8 @@ def gradient_by_distance(
             raise ValueError(f"norms[{label!r}]: expected shape (T,), one norm for each distance; got {curve.shape}")
         if not (np.isfinite(curve[0]) and curve[0] > 0):
             raise ValueError(f"norms[{label!r}]: expected a finite norm above 0 at distance 0; got {curve[0]}")
-        ratio = curve.astype(np.float64) / float(curve[0])
+        with np.errstate(over="ignore"):  # a gap, as where a norm is not finite
+            ratio = curve.astype(np.float64) / float(curve[0])
         shown = np.isfinite(ratio) & (ratio >= bottom)
         drawn = np.where(np.isfinite(ratio) & (ratio > 0), ratio, np.nan)
         ax.plot(np.arange(len(ratio)), drawn, color=color)

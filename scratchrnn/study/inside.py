@@ -16,21 +16,27 @@ from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.dynamics import (
     CellHidden,
     Diagnosis,
+    FixedPoints,
     Position,
     Projection,
     cell_hidden,
     diagnose_model,
+    fixed_points,
     position,
     project,
 )
 from scratchrnn.gradflow import (
+    Connectivity,
     ForgetProduct,
     Itemized,
     LyapunovSpectrum,
     PathsByDistance,
+    SingularValues,
+    connectivity,
     forget_product,
     itemized,
     lyapunov_spectrum,
+    singular_values,
     split_paths,
 )
 from scratchrnn.losses import cross_entropy
@@ -40,6 +46,8 @@ from scratchrnn.trace import State
 
 EXPONENTS, TRAJECTORIES = 32, 4  # of the Lyapunov spectrum
 LAGS, FEW = 60, 4  # of the forget product, and the sequences that it is taken over
+SPANS = (1, 2, 4, 8, 16, 32)  # characters over which Jacobians are multiplied
+CANDIDATES, ITERATIONS = 8, 60  # of the search for fixed points
 STRETCH = 64  # characters of the stretch that is shown one by one
 WORDS, PLACES, BEFORE = 12, 8, 40  # different words, places of each, characters read before the word's end
 WORD = re.compile(r"[^\W\d_]{3,}")
@@ -82,6 +90,12 @@ class Inside:
         At constant input, `constant` in words.
     constant : str
         The character whose embedding that is.
+    fixed : FixedPoints
+        At that input, found from states of the stretch.
+    singular : tuple of SingularValues
+        Of the products of Jacobians over `SPANS`, from the start of the stretch, as far as that reaches.
+    connectivity : Connectivity
+        Of the stretch: how much each h depends on each embedding read before.
     itemized : Itemized
         Of the stretch of text that is shown character by character: what each loss sends to each step.
     words : WordStates or None
@@ -98,6 +112,9 @@ class Inside:
     spectrum: LyapunovSpectrum
     position: Position
     constant: str
+    fixed: FixedPoints
+    singular: tuple[SingularValues, ...]
+    connectivity: Connectivity
     itemized: Itemized
     words: WordStates | None
     diagnosis: Diagnosis
@@ -123,6 +140,7 @@ def look_inside(model: CharModel, held_out: IntArray, settings: Settings) -> Ins
     lstm = layer.cell.has_c
     last = np.zeros_like(d_output)
     last[-1] = d_output[-1]
+    at_constant = model.embedding(model.vocabulary.encode(constant))[0]
     return Inside(
         spectrum=lyapunov_spectrum(
             layer,
@@ -132,8 +150,18 @@ def look_inside(model: CharModel, held_out: IntArray, settings: Settings) -> Ins
             exponents=min(EXPONENTS, layer.hidden_size),
             rng=np.random.default_rng(settings.seed),
         ),
-        position=position(layer, model.embedding(model.vocabulary.encode(constant))[0]),
+        position=position(layer, at_constant),
         constant=constant,
+        fixed=fixed_points(
+            layer,
+            alone,
+            x=at_constant,
+            count=CANDIDATES,
+            max_iterations=ITERATIONS,
+            rng=np.random.default_rng(settings.seed),
+        ),
+        singular=tuple(singular_values(alone, 0, span) for span in SPANS if span <= stretch),
+        connectivity=connectivity(alone),
         itemized=itemized(layer, alone, np.ascontiguousarray(d_output[:stretch, :1])),
         words=_words(model, held_out),
         diagnosis=diagnose_model(model, codes[warm_up:-1], codes[warm_up + 1 :], loss=cross_entropy),

@@ -8,6 +8,10 @@ before, after: inside
                                (both null where too few exponents were computed to tell), steps, warmup
   constant_input               character, verdict, period, settling_time, spectral_radius, contraction, lyapunov,
                                to_fixed_point [step]
+  fixed_points                 at that input: stable, spectral_radius, unstable_directions by point; candidates,
+                               unconverged
+  singular_values              by span: span, log (natural, falling) of the product of so many Jacobians
+  connectivity                 [t][s]: norm of the derivative of the last layer's h after t by the embedding read at s
   itemized                     h [t][k]: norm of what the loss at t sends to the last layer's h at k; share_beyond [d]
   words                        words, points [word][component], explained_variance_ratio, same_word, same_letter,
                                chance_word, chance_letter
@@ -56,6 +60,12 @@ def inside_entry(inside: Inside) -> dict[str, Any]:
                 )
             },
         },
+        "fixed_points": {
+            name: getattr(inside.fixed, name)
+            for name in ("stable", "spectral_radius", "unstable_directions", "candidates", "unconverged")
+        },
+        "singular_values": [{"span": one.stop - one.start, "log": one.log[0]} for one in inside.singular],
+        "connectivity": inside.connectivity.norm[0],
         "itemized": {"h": inside.itemized.h[-1, :, :, 0], "share_beyond": inside.itemized.share_beyond()},
         "words": inside.words
         and {

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg  # noqa: F401  before its BLAS is limited
+from threadpoolctl import threadpool_limits
 
 from scratchrnn._typing import IntArray
 from scratchrnn.data import ContiguousRows, Vocabulary, split, text_sha256, unigram_entropy
@@ -84,8 +86,15 @@ def run(
     ValueError
         The text is too short.
     """
+    # matrices of this size gain nothing from more threads of BLAS, which on a busy machine wait for each other
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _run(text, settings or Settings(), text_name, tell, stop)
+
+
+def _run(
+    text: str, settings: Settings, text_name: str, tell: Callable[[Progress], None], stop: Callable[[], int]
+) -> Results:
     start = time.perf_counter()
-    settings = settings or Settings()
     settings.check_text(text)
     vocabulary = Vocabulary(text)
     codes = vocabulary.encode(text)

@@ -130,6 +130,9 @@ class Config:
 
     dropout: float = _setting(0.0, "regularization", "Share of embedding and output dropped.", share=True)
     weight_drop: float = _setting(0.0, "regularization", "Share of recurrent weights dropped.", share=True)
+    h_detach: float = _setting(
+        0.0, "regularization", "Share of steps whose gates pass no gradient on to h; of lstm.", share=True
+    )
     ar: float = _setting(0.0, "regularization", "Weight of the squared size of the output.", least=0.0)
     tar: float = _setting(0.0, "regularization", "Weight of its squared change from step to step.", least=0.0)
 
@@ -151,6 +154,8 @@ class Config:
             object.__setattr__(self, "k2", self.k1)
         if self.momentum and self.optimizer not in {"sgd", "rmsprop"}:
             raise ValueError(f"momentum: expected 0 with {self.optimizer}, which has none; got {self.momentum:g}")
+        if self.h_detach and self.cell != "lstm":
+            raise ValueError(f"h_detach: expected 0 with {self.cell}, which has no other path; got {self.h_detach:g}")
         backends.check_backend(self.backend)
 
 

@@ -27,7 +27,7 @@ from scratchrnn.train.records import Step
 from scratchrnn.train.schedules import Schedule
 from scratchrnn.train.trainer import Trainer
 
-WEIGHTS, UNITS, CONNECTIONS = 0, 1, 2  # streams of random numbers: to begin with, dropped, dropped
+WEIGHTS, UNITS, CONNECTIONS = 0, 1, 2  # streams of random numbers: to begin with, dropped and detached, dropped
 
 
 def from_config(
@@ -90,6 +90,7 @@ def from_config(
         regularization=_Activities(config.ar, config.tar) if config.ar or config.tar else None,
         dropout=config.dropout,
         clip=None if config.step_clip == math.inf else config.step_clip,
+        h_detach=config.h_detach,
         rng=np.random.default_rng([config.seed, UNITS]),
     )
     steps = _updates(config, rows.steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
@@ -18,7 +20,17 @@ def finding(results: Results) -> str:
         return not_measured(results)
     first = next(iter(now.values())).inside.constant
     parts = [f"the {when} {NAMES[cell]} {_said(m)}" for cell, m in now.items()]
-    return f"Given nothing but {plots.visible(first)} again and again, {'; '.join(parts)}."
+    text = f"Given nothing but {escape(plots.visible(first))} again and again, {'; '.join(parts)}."
+    points = [f"{_points(m)} in the {NAMES[cell]}" for cell, m in now.items()]
+    return f"{text} At that input Newton's method, from states that the text leads to, finds {' and '.join(points)}."
+
+
+def _points(m: Measurement) -> str:
+    fixed = m.inside.fixed
+    if not len(fixed):
+        return "no fixed point"
+    stable = int(fixed.stable.sum())
+    return f"{count(len(fixed), 'fixed point')} ({stable or 'none'} stable)"
 
 
 def _said(m: Measurement) -> str:
