@@ -160,7 +160,7 @@ def _details(results: Results) -> str:
         "Training": f"{results.steps_done:,} of {s.steps:,} steps of {s.batch} × {s.window} characters; Adam, learning "
         f"rate {s.learning_rate:g} falling to a tenth; gradient norm clipped at {s.max_norm:g}; seed {s.seed}",
         "Left out": f"{results.dropped:,} characters at the end of the text, which do not fill {s.batch} rows",
-        "Time": f"{results.seconds:.0f} s; training: {speeds}",
+        "Time": f"{results.seconds:.0f} s until this page was drawn; training: {speeds}",
         "Computed with": f"scratchrnn {env['scratchrnn']} ({env['backend']} backend), NumPy {env['numpy']}, "
         f"Python {env['python']}, {env['platform']}",
     }
