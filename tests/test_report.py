@@ -229,6 +229,10 @@ def test_product_of_forget_gates_that_is_right_is_not_too_small(whole: Results) 
     assert sections.paths._off(0.25) == "is 4 times too large"
 
 
+def test_tile_of_an_exponent_near_0_is_not_0() -> None:
+    assert [sections.lyapunov._short(x) for x in (-0.39, -0.004, 0.0)] == ["−0.39", "−0.004", "0.000"]
+
+
 def test_what_was_measured_has_units_and_marks(whole: Results) -> None:
     lstm = whole.models["lstm"].after
     assert lstm is not None

@@ -128,7 +128,8 @@ def share_beyond(
         if len(under):
             at = int(under[0])
             ax.plot(at, share[at], "o", color=color, markersize=6, zorder=3, clip_on=False)
-            name = f"{label}: {round(share[at], 2) + 0.0:.0%} beyond {at}"
+            shown = f"{round(share[at], 2) + 0.0:.0%}".replace("-", "−")
+            name = f"{label}: {shown} beyond {at}"
         ends.append((float(last), float(share[last]), name, color))
     frame(ax)
     ax.set_xlim(0, max(len(share) for share in shares.values()) - 1)

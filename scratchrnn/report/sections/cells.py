@@ -24,10 +24,11 @@ def finding(results: Results) -> str:
         return not_measured(results)
     claims = found.claims()
     holding = sum(claim.holds for claim in claims)
-    text = f"Of {count(len(claims), 'thing')} often said of c and h, {holding} hold in the {when} LSTM"
+    holds = f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}"
+    text = f"Of {count(len(claims), 'thing')} often said of c and h, {holds} in the {when} LSTM"
     before = results.models["lstm"].before
     if when == "trained" and before is not None and before.inside.cells is not None:
-        text += f", and {sum(claim.holds for claim in before.inside.cells.claims())} held before training"
+        text += f", and {sum(claim.holds for claim in before.inside.cells.claims()) or 'none'} held before training"
     c, h = found.c, found.h
     return (
         f"{text}. Of a small change one percent is still there after {mark(c.decay)} characters in c "

@@ -48,6 +48,12 @@ def _exponent(m: Measurement) -> str:
     return f"{m.inside.spectrum.exponents[0]:.3f}".replace("-", "−")
 
 
+def _short(exponent: float) -> str:
+    """In two decimals, or in three where two would leave nothing of it."""
+    text = f"{exponent:.2f}" if abs(exponent) >= 0.005 else f"{exponent + 0.0:.3f}"
+    return text.replace("-", "−")
+
+
 def _spectra(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
     spectra = {NAMES[cell]: m.inside.spectrum for cell, m in measured(results)[0].items()}
@@ -57,7 +63,7 @@ def _spectra(results: Results, width: float) -> Figure:
 
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
-    values = {cell: f"{m.inside.spectrum.exponents[0]:.2f}".replace("-", "−") for cell, m in now.items()}
+    values = {cell: _short(float(m.inside.spectrum.exponents[0])) for cell, m in now.items()}
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
+from scratchrnn.plots import UNKNOWN, visible
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, colors, measured, not_measured
@@ -28,11 +29,14 @@ def finding(results: Results) -> str:
         letters = f"; after a word with the same last letter, be it the same word or another: {letter} "
         letters += f"({first.chance_letter:.0%} by chance)"
     plane = [f"{words.projection.explained_variance_ratio[:2].sum():.0%}" for words in found.values()]
-    return (
+    text = (
         f"After a frequent word, the nearest other state in the {when} models is one after the same word: "
         f"{' and '.join(same)} ({first.chance_word:.0%} by chance){letters}. The plane of the figure holds "
         f"{' and '.join(plane)} of the variance."
     )
+    if any(visible(c) == UNKNOWN for word in first.words for c in word):
+        text += f" {UNKNOWN} stands for characters that the figure's fonts have no sign for."
+    return text
 
 
 def _words(results: Results) -> dict[str, WordStates]:
