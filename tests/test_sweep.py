@@ -99,6 +99,9 @@ def test_findings_follow_the_numbers(comparison: Comparison) -> None:
     assert "the RNN stays at 2.50 bits per character, the LSTM goes from" in finding(still, "bits")
     seeds = replace(told, sweep=Sweep("seed", (9, 4)))
     assert finding(seeds, "bits").startswith("Over 2 seeds the RNN lies between 2.25 and 2.50 bits per character")
+    assert "Over 2 seeds the RNN lies at 2.50 bits per character," in finding(
+        replace(still, sweep=Sweep("seed", (9, 4))), "bits"
+    )
     missing = with_numbers(comparison, "bits", rnn=[2.5, None], lstm=[2.0, 2.125])
     assert finding(missing, "bits") == "There are not two studies to compare yet."
     assert read(render_comparison(missing)["report.html"]).counts["figure"] == 2

@@ -88,8 +88,8 @@ def _change(name: str, points: list[tuple[float, float]], key: str) -> str:
 
 def _scatter(name: str, points: list[tuple[float, float]], key: str) -> str:
     numbers = [y for _, y in points]
-    least, most = min(numbers), max(numbers)
-    return f"the {name} lies between {_shown(least, key)} and {_shown(most, key)} {UNITS[key]}"
+    least, most = _shown(min(numbers), key), _shown(max(numbers), key)
+    return f"the {name} lies {f'between {least} and {most}' if least != most else f'at {most}'} {UNITS[key]}"
 
 
 def _shown(value: float, key: str) -> str:
