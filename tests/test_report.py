@@ -327,3 +327,10 @@ def test_report_of_one_model(cell: str) -> None:
     for name in ("gradients", "memory", "loss"):  # in the colour that it has beside the other
         color = COLORS[cell].lower().encode()
         assert color in files[f"figures/{name}.svg"]
+
+
+def test_report_of_one_unit_has_no_plane_of_words() -> None:
+    results = run(TEXT, replace(SETTINGS, hidden_size=1))
+    files = render(results)
+    assert "figures/words.svg" not in files
+    assert "figures/states.svg" in files
