@@ -1,7 +1,7 @@
 """How much of an LSTM's gradient comes back along its cells, and how far off the product of forget gates is.
 
 Three nets on random input, none of them trained: torch's default weights, forget gates opened by a bias of 3, and
-recurrent weights four times as large. Prints both at some distances and saves two-paths.png, of the first net.
+recurrent weights four times as large. Prints both at some distances and saves two_paths.png, of the first net.
 """
 
 import numpy as np
@@ -36,8 +36,8 @@ for name, lstm in nets.items():
     for k in (5, 20, 40):
         share = paths.c_path[0, k] / paths.total[0, k]
         truth, product, off = found.truth[0, k], found.product[0, k], found.ratio[0, k]
-        print(f"{name:13} {k:2}   {share:20.1e}   {truth:10.1e}   {product:12.1e}   {off:9,.1f}")
+        print(f"{name:13} {k:2}   {share:20.1e}   {truth:10.1e}   {product:12.1e}   {off:9.2g}")
     if name == "default":
         figure, ax = plots.figure()
         plots.forget_product(ax, found)
-        figure.savefig("two-paths.png")
+        figure.savefig("two_paths.png")

@@ -258,10 +258,17 @@ def test_each_claim_holds_where_its_criterion_is_met(found: CellHidden) -> None:
     for horizon, expected in ((10, True), (11, False)):
         c = memory(found.c, horizon=20)
         assert holds("h short-term", c=c, h=memory(found.h, horizon=horizon)) == expected
-    for times, expected in (((3.0, 2.9), True), ((3.0, 3.0), False), ((np.inf, 3.0), True), ((3.0, np.nan), False)):
+    for times, expected in (
+        ((3.0, 2.7), True),
+        ((3.0, 2.8), False),
+        ((3.0, 3.0), False),
+        ((np.inf, 3.0), True),
+        ((np.inf, np.inf), False),
+        ((3.0, np.nan), False),
+    ):
         c, h = memory(found.c, time=times[0]), memory(found.h, time=times[1])
         assert holds("h more volatile", c=c, h=h) == expected
-    for r, expected in ((0.49, True), (0.5, False), (np.nan, False)):
+    for r, expected in ((0.49, True), (0.5, False), (-0.49, True), (-1.0, False), (np.nan, False)):
         assert holds("h recomputed", h=memory(found.h, next_step=r)) == expected
     for r, expected in ((-0.7, True), (0.71, False)):
         assert holds("stored unexposed", correlation=np.array([r, np.nan, r])) == expected

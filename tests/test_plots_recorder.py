@@ -79,7 +79,8 @@ def test_map_has_the_ratios_and_the_horizon() -> None:
     assert mesh.get_clim() == (1e-4, 1.0)
     bar = figure.axes[1]
     assert "elative" in bar.get_ylabel()
-    assert_no_overlap(figure, [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label])
+    rows = [text for text in ax.get_yticklabels() if 0 <= text.get_position()[1] <= shown]  # the others are not drawn
+    assert_no_overlap(figure, [*ax.get_xticklabels(), *rows, ax.xaxis.label, ax.yaxis.label])
     # every sample stands within its own column
     corners = np.asarray(mesh.get_coordinates()[0, :, 0])
     assert ((corners[:-1] <= STEPS + 1e-9) & (corners[1:] >= STEPS - 1e-9)).all()

@@ -127,6 +127,10 @@ def test_report_of_what_was_reached(match: Callable[[Progress], bool], figures: 
     page = read(files["report.html"])
     assert page.counts.get("figure", 0) == figures
     assert b"This study did not run to its end: interrupted." in files["report.html"]
+    assert (
+        files["report.html"].count(b"nothing to compare it with") <= 2
+    )  # above, and beside a table; not in every section
+    assert files["report.html"].count(b"<article") > 1
     record = json.loads(to_json(results, files))
     assert record["stopped"] == "interrupted"
     assert record["steps_done"] == results.steps_done
@@ -193,6 +197,29 @@ def test_findings_follow_the_numbers(whole: Results) -> None:
     assert f"from {rnn.before.decay.horizon} to 20+ in the RNN" in with_decay(
         horizon=20, censored=True, exploding=False
     )
+
+
+def test_what_training_did_is_a_sentence() -> None:
+    moved, left = ("6", "11"), ("8", "8")
+    both = words.trained("the horizon", {"RNN": moved, "LSTM": left})
+    assert both == "Training moved the horizon from 6 to 11 in the RNN and left it at 8 in the LSTM."
+    assert words.trained("x", {"RNN": left, "LSTM": left}) == "Training left x at 8 in the RNN and at 8 in the LSTM."
+    assert words.percent(0.004) == "under 1%"
+    assert words.percent(-0.2) == "−20%"
+
+
+def test_what_was_measured_has_units_and_marks(whole: Results) -> None:
+    lstm = whole.models["lstm"].after
+    assert lstm is not None
+    found = lstm.inside.cells
+    assert found is not None
+    found = replace(found, c=replace(found.c, decay=replace(found.c.decay, horizon=99, censored=True, exploding=False)))
+    said = sections.cells._measured
+    assert said(found, "horizon of c", 99) == "horizon of c: 99+ characters"
+    assert said(found, "time of h", 0.316) == "time of h: 0.32 characters"
+    assert said(found, "time of c", np.inf) == "time of c: longer than was measured"
+    assert said(found, "autocorrelation of h at lag 1", -0.5) == "autocorrelation of h at lag 1: −0.50"
+    assert said(found, "median share shown", np.nan) == "median share shown: undefined"
 
 
 def test_flags_are_told_wherever_the_number_is(whole: Results) -> None:
@@ -275,3 +302,10 @@ def test_report_of_one_model(cell: str) -> None:
     for name in ("gradients", "memory", "loss"):  # in the colour that it has beside the other
         color = COLORS[cell].lower().encode()
         assert color in files[f"figures/{name}.svg"]
+
+
+def test_report_of_one_unit_has_no_plane_of_words() -> None:
+    results = run(TEXT, replace(SETTINGS, hidden_size=1))
+    files = render(results)
+    assert "figures/words.svg" not in files
+    assert "figures/states.svg" in files

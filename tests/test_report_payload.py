@@ -136,9 +136,9 @@ def test_finding_follows_the_numbers(results: Results) -> None:
     text = live.finding(results)
     rnn, lstm = stretches(results)
     right = sum(c[0] == y for c, y in zip(lstm.candidates, lstm.following, strict=True))
-    assert f"the LSTM at {right} expected the one that came" in text
+    assert f"{right} times for the LSTM." in text
     half = live.needed(rnn.gradient, 0.5)
-    assert f"half goes to the last {half:g} character" in text
+    assert f"half goes to the last {'character' if half == 1 else f'{half:g} characters'} in the RNN" in text
     m = now(results)["rnn"]
     silent = replace(m, stretch=replace(rnn, gradient=rnn.gradient * 0))
     models = results.models | {"rnn": replace(results.models["rnn"], after=silent)}

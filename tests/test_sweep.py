@@ -14,7 +14,7 @@ import pytest
 from scratchrnn import plots
 from scratchrnn.cli import main
 from scratchrnn.report import render_comparison
-from scratchrnn.report.comparison import finding
+from scratchrnn.report.comparison import _figure, finding
 from scratchrnn.study import run
 from scratchrnn.study.folder import is_study, is_sweep
 from scratchrnn.study.record import summary
@@ -95,8 +95,13 @@ def test_findings_follow_the_numbers(comparison: Comparison) -> None:
         "From 9 to 4 hidden units the RNN goes from 2.50 to 2.25 bits per character, "
         "the LSTM from 2.00 to 2.12 bits per character."
     )
+    still = with_numbers(comparison, "bits", rnn=[2.501, 2.499], lstm=[2.0, 2.125])
+    assert "the RNN stays at 2.50 bits per character, the LSTM goes from" in finding(still, "bits")
     seeds = replace(told, sweep=Sweep("seed", (9, 4)))
     assert finding(seeds, "bits").startswith("Over 2 seeds the RNN lies between 2.25 and 2.50 bits per character")
+    assert "Over 2 seeds the RNN lies at 2.50 bits per character," in finding(
+        replace(still, sweep=Sweep("seed", (9, 4))), "bits"
+    )
     missing = with_numbers(comparison, "bits", rnn=[2.5, None], lstm=[2.0, 2.125])
     assert finding(missing, "bits") == "There are not two studies to compare yet."
     assert read(render_comparison(missing)["report.html"]).counts["figure"] == 2
@@ -113,6 +118,8 @@ def test_best_in_between_is_told(comparison: Comparison) -> None:
     assert finding(three, "horizon_on_text") == (
         "From 1 to 3 updates the RNN goes from 1 to 2 characters (at best 7, at 2), the LSTM from 3 to 1 characters."
     )
+    round_trip = with_numbers(three, "horizon_on_text", rnn=[2, 7, 2], lstm=[3, 2, 1])
+    assert "the RNN begins and ends at 2 characters (at best 7, at 2)" in finding(round_trip, "horizon_on_text")
 
 
 def test_an_unfinished_sweep_says_so(comparison: Comparison) -> None:
@@ -183,7 +190,15 @@ def test_points_stand_at_their_values() -> None:
     assert np.isnan(lstm.get_ydata()).tolist() == [False, True]
     assert ax.get_xscale() == "log"
     assert [t.get_text() for t in ax.texts] == ["RNN", "LSTM"]
+    assert rnn.get_linestyle() == "-"
     assert mpl.rcParams["axes.spines.top"]
+
+
+def test_seeds_are_not_joined(comparison: Comparison) -> None:
+    seeds = replace(comparison, sweep=Sweep("seed", (9, 4)))
+    for one, line in ((comparison, "-"), (seeds, "None")):
+        figure = _figure(one, "bits", "y")(8.0)
+        assert {curve.get_linestyle() for curve in figure.axes[0].lines} == {line}
 
 
 def test_bad_curves_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def make_study(
     source: Source, settings: Settings, out: Path, wishes: StudyWishes, display: Display, *, force: bool
 ) -> dict[str, Any]:
     """Run a study and write its folder; what is printed of it."""
+    start = time.perf_counter()
     from scratchrnn.report import render
     from scratchrnn.study import run
     from scratchrnn.study.folder import RESULTS, complete_steps, is_study, sibling, weights
@@ -87,7 +89,12 @@ def make_study(
     files = render(results) | weights(results)
     files[RESULTS] = to_json(results, [*files, RESULTS])
     write(out, files)
-    return {"out": str(out), "report": str(out / "report.html"), **summary(results)}
+    return {
+        "out": str(out),
+        "report": str(out / "report.html"),
+        **summary(results),
+        "seconds": time.perf_counter() - start,
+    }
 
 
 def write(out: Path, files: Mapping[str, bytes]) -> None:

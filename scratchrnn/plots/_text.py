@@ -1,4 +1,4 @@
-"""Text in figures: signs for whitespace, names at the ends of lines, one label per time step."""
+"""Text in figures: signs for whitespace, names at the ends of lines, one label per time step, ticks."""
 
 from __future__ import annotations
 
@@ -132,4 +132,9 @@ def name_steps(ax: Axes, labels: Sequence[str] | None) -> None:
     """Labels below the steps where they fit, else the steps' numbers."""
     if labels is None or not label_steps(ax, [visible(text) for text in labels]):
         ax.set_xlabel("Time step")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(whole_numbers())
+
+
+def whole_numbers() -> MaxNLocator:
+    """Ticks at round whole numbers, as many as the axis has room for."""
+    return MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import describe
 from scratchrnn.dynamics import CellHidden
 from scratchrnn.dynamics.autocorrelation import THRESHOLD
 from scratchrnn.plots._style import BLUE, FAINT, MUTED, check_curves, colors_of, frame, style
-from scratchrnn.plots._text import HALO, Name, name_ends
+from scratchrnn.plots._text import HALO, Name, name_ends, whole_numbers
 
 
 @style()
-def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden]) -> None:
+def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden], *, colors: Sequence[str] | None = None) -> None:
     """Draw the median autocorrelation of c, a full line, and of h, a dashed one, by lag, for each entry.
 
     A dot marks where a line falls below 1/e; the line's name says after how many steps. The axis ends soon
@@ -29,6 +29,8 @@ def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden]) -> None:
     ax : matplotlib Axes
     found : mapping of label to CellHidden
         As `scratchrnn.dynamics.cell_hidden` returns them; the label may be empty where there is one.
+    colors : sequence of str, optional
+        One for each entry.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden]) -> None:
     """
     check_curves("found", found)
     lines: list[tuple[FloatArray, float, str, str, str]] = []
-    for (label, one), color in zip(found.items(), colors_of(found), strict=True):
+    for (label, one), color in zip(found.items(), colors_of(found, colors), strict=True):
         _check(f"found[{label!r}]", one)
         for letter, memory, dashes in (("c", one.c, "-"), ("h", one.h, "--")):
             seen = memory.autocorrelation
@@ -68,7 +70,7 @@ def state_autocorrelation(ax: Axes, found: Mapping[str, CellHidden]) -> None:
     )  # fmt: skip
     ax.set_xlim(0, reach)
     ax.set_ylim(lowest, 1.0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(whole_numbers())
     ax.set_xlabel("Lag (time steps)")
     ax.set_ylabel("Autocorrelation,\nmedian over units")
     name_ends(ax, ends)

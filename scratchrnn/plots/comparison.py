@@ -20,9 +20,10 @@ def by_setting(
     *,
     xlabel: str,
     ylabel: str,
+    joined: bool = True,
     colors: Sequence[str] | None = None,
 ) -> None:
-    """Draw a line of points for each label over the values of a setting, logarithmic where they grow by factors.
+    """Draw points for each label over the values of a setting, logarithmic where they grow by factors.
 
     Parameters
     ----------
@@ -32,6 +33,8 @@ def by_setting(
     curves : mapping of label to sequence (N,)
         None, or what is not finite, leaves a gap.
     xlabel, ylabel : str
+    joined : bool
+        By a line; False for a setting whose order means nothing, such as a seed.
     colors : sequence of str, optional
         One for each curve.
 
@@ -51,7 +54,8 @@ def by_setting(
         known = np.flatnonzero(np.isfinite(y[order]))
         if not len(known):
             raise ValueError(f"curves[{label!r}]: expected at least one finite number; got none among {len(y)}")
-        ax.plot(x[order], y[order], color=color, marker="o", markersize=5)
+        line = "-" if joined else "none"
+        ax.plot(x[order], y[order], color=color, linestyle=line, marker="o", markersize=5, clip_on=False)
         last = order[known[-1]]
         ends.append((float(x[last]), float(y[last]), label, color))
     if x.min() > 0 and x.max() >= 4 * x.min():

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, describe
 from scratchrnn.bptt import TruncationBias
 from scratchrnn.gradflow.distance import check_threshold
 from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors_of, frame, style
-from scratchrnn.plots._text import HALO, Name, name_ends, name_starts
+from scratchrnn.plots._text import HALO, Name, name_ends, name_starts, whole_numbers
 
 _DECADES = 1e-3  # what lies further below the threshold has nothing left to say
 
@@ -87,7 +86,7 @@ def gradient_by_distance(
         )  # fmt: skip
     ax.set_xlabel("Distance from the last step (time steps)")
     ax.set_ylabel("Gradient norm, relative\nto the last step")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(whole_numbers())
     name_ends(ax, ends)
 
 

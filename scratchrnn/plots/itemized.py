@@ -9,13 +9,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_int, check_probability, check_real, describe
 from scratchrnn.gradflow import Itemized
 from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors_of, frame, style
-from scratchrnn.plots._text import Name, families, label_steps, name_ends, visible
+from scratchrnn.plots._text import Name, families, label_steps, name_ends, visible, whole_numbers
 
 _KINDS = ("h", "c", "input")
 
@@ -82,9 +82,9 @@ def itemized_map(
     )
     texts = None if labels is None else [visible(text) for text in labels]
     if texts is None or not label_steps(ax, texts):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(whole_numbers())
     if texts is None or not _label_rows(ax, texts):
-        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_locator(whole_numbers())
     ax.set_xlabel("Gradient of the input at step k" if of == "input" else f"Gradient of {of} after reading, step k")
     ax.set_ylabel("Loss after reading, step t")
 
@@ -128,7 +128,8 @@ def share_beyond(
         if len(under):
             at = int(under[0])
             ax.plot(at, share[at], "o", color=color, markersize=6, zorder=3, clip_on=False)
-            name = f"{label}: {share[at]:.0%} beyond {at}"
+            shown = f"{round(share[at], 2) + 0.0:.0%}".replace("-", "−")
+            name = f"{label}: {shown} beyond {at}"
         ends.append((float(last), float(share[last]), name, color))
     frame(ax)
     ax.set_xlim(0, max(len(share) for share in shares.values()) - 1)
@@ -138,7 +139,7 @@ def share_beyond(
     )
     ax.axhline(mark, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(whole_numbers())
     ax.set_xlabel("Distance d (time steps)")
     ax.set_ylabel("Share of the gradient from\nlosses further than d steps")
     name_ends(ax, ends)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_int, describe
 from scratchrnn.gradflow.paths import ForgetProduct, PathsByDistance
 from scratchrnn.plots._style import BLUE, MUTED, VERMILION, frame, style
-from scratchrnn.plots._text import Name, name_ends
+from scratchrnn.plots._text import Name, name_ends, whole_numbers
 
 
 @style()
@@ -104,7 +103,7 @@ def _two_curves(ax: Axes, upper: tuple[FloatArray, str], lower: tuple[FloatArray
     frame(ax)
     ax.set_yscale("log")
     ax.set_xlim(0, max(len(upper[0]) - 1, 1))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(whole_numbers())
     return ends
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from scratchrnn._validate import describe
 from scratchrnn.dynamics import Position
 from scratchrnn.plots._style import FAINT, MUTED, check_curves, colors_of, frame, style
-from scratchrnn.plots._text import HALO, Name, name_ends
+from scratchrnn.plots._text import HALO, Name, name_ends, whole_numbers
 
 _SETTLED = 0.01
 _ROUNDING = 1e-12  # relative to the first distance: what lies below says nothing of the net
@@ -116,7 +116,7 @@ def position_decay(ax: Axes, found: Mapping[str, Position]) -> None:
     )  # fmt: skip
     ax.set_xlabel("Time step")
     ax.set_ylabel("Distance to the fixed point,\nrelative to the first")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(whole_numbers())
     name_ends(ax, ends)
 
 

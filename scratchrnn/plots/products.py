@@ -8,13 +8,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import MaxNLocator
 
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_real, describe
 from scratchrnn.gradflow.products import SingularValues
 from scratchrnn.plots._style import BLUE, FAINT, INK, VERMILION, frame, style
-from scratchrnn.plots._text import Name, label_steps, name_ends, visible
+from scratchrnn.plots._text import Name, label_steps, name_ends, visible, whole_numbers
 
 
 @style()
@@ -59,8 +58,8 @@ def singular_values(ax: Axes, found: Sequence[SingularValues]) -> None:
     frame(ax)
     ax.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     ax.margins(x=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(whole_numbers())
+    ax.yaxis.set_major_locator(whole_numbers())
     ax.yaxis.set_major_formatter(lambda power, _: f"$10^{{{power:.0f}}}$")
     ax.set_xlabel("Span (time steps)")
     ax.set_ylabel("Singular value of\nthe product of Jacobians")
@@ -110,7 +109,7 @@ def connectivity(ax: Axes, norm: FloatArray, labels: Sequence[str] | None = None
     if texts is None or not label_steps(ax, texts):
         ax.set_xlabel("Input of each step")
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_major_locator(whole_numbers())
         return
     points = ax.get_window_extent().height * 72 / ax.figure.dpi / len(texts)
     size = min(ax.get_xticklabels()[0].get_fontsize(), points)

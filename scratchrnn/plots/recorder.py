@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_positive_int, describe
 from scratchrnn.gradflow import GradientFlow
 from scratchrnn.plots._style import INK, check_curves, colors_of, frame, style
-from scratchrnn.plots._text import Name, name_ends
+from scratchrnn.plots._text import Name, name_ends, whole_numbers
 
 _DECADES = 2  # shown below the threshold
 OUTLINE = [withStroke(linewidth=4, foreground=INK)]  # keeps a white line visible on light colours
@@ -57,7 +57,7 @@ def memory_over_training(ax: Axes, flows: Mapping[str, GradientFlow], *, colors:
     frame(ax)
     _log_updates(ax, max(int(flow.steps[-1]) for flow in flows.values()))
     ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(whole_numbers())
     ax.set_ylabel("Horizon (time steps)")
     name_ends(ax, ends)
 
@@ -100,7 +100,7 @@ def gradient_over_training(ax: Axes, flow: GradientFlow, *, reach: int | None = 
     frame(ax)
     _log_updates(ax, int(flow.steps[-1]))
     ax.set_ylim(-0.5, shown + 0.5)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(whole_numbers())
     ax.set_ylabel("Distance from the last step\n(time steps)")
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=30)
     bar.set_label("Gradient norm, relative\nto the last step")

@@ -70,20 +70,26 @@ def finding(comparison: Comparison, key: str) -> str:
     parts = [said(name, points, key) for name, points in known.items()]
     (first, _), *_, (last, _) = next(iter(known.values()))
     start = f"Over {len(values)} seeds" if parameter == "seed" else f"From {first} to {last} {WORDS[parameter]}"
-    return f"{start} {', '.join([parts[0], *(part.replace(' goes from', ' from', 1) for part in parts[1:])])}."
+    if " goes from" in parts[0]:  # one verb is enough
+        parts[1:] = [part.replace(" goes from", " from", 1) for part in parts[1:]]
+    return f"{start} {', '.join(parts)}."
 
 
 def _change(name: str, points: list[tuple[float, float]], key: str) -> str:
     (first, start), *_, (last, end) = points
     best, peak = (min if key == "bits" else max)(points, key=lambda point: point[1])
-    text = f"the {name} goes from {_shown(start, key)} to {_shown(end, key)} {UNITS[key]}"
+    begins, ends = _shown(start, key), _shown(end, key)
+    way = f"goes from {begins} to {ends}"
+    if begins == ends:
+        way = f"{'begins and ends' if len({_shown(y, key) for _, y in points}) > 1 else 'stays'} at {ends}"
+    text = f"the {name} {way} {UNITS[key]}"
     return text if best in (first, last) else f"{text} (at best {_shown(peak, key)}, at {best})"
 
 
 def _scatter(name: str, points: list[tuple[float, float]], key: str) -> str:
     numbers = [y for _, y in points]
-    least, most = min(numbers), max(numbers)
-    return f"the {name} lies between {_shown(least, key)} and {_shown(most, key)} {UNITS[key]}"
+    least, most = _shown(min(numbers), key), _shown(max(numbers), key)
+    return f"the {name} lies {f'between {least} and {most}' if least != most else f'at {most}'} {UNITS[key]}"
 
 
 def _shown(value: float, key: str) -> str:
@@ -103,11 +109,12 @@ def _figure(comparison: Comparison, key: str, ylabel: str) -> Callable[[float], 
             {NAMES[cell]: comparison.values_of(cell, key) for cell in comparison.cells},
             xlabel=AXES[comparison.sweep.parameter],
             ylabel=ylabel,
+            joined=comparison.sweep.parameter != "seed",
             colors=[COLORS[cell] for cell in comparison.cells],
         )
         if key != "bits":
             ax.set_ylim(bottom=0)
-            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         return figure
 
     return drawn
@@ -130,6 +137,7 @@ def _studies(comparison: Comparison) -> str:
             rows.append(f'<tr class="{cell}">{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = f'<div class="scroll">{table}</div>'
     return article("The studies", "Each has a page of its own.", [], table, "+: the measurement ended there.")
 
 

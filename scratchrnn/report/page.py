@@ -12,7 +12,7 @@ from string import Template
 from scratchrnn.report.drawing import Drawing, draw
 from scratchrnn.report.section import Section, Tile, Words
 from scratchrnn.report.sections import SECTIONS
-from scratchrnn.report.words import NAMES, count, measured, names
+from scratchrnn.report.words import NAMES, count, measured, names, not_measured
 from scratchrnn.study import ModelResults, Results
 from scratchrnn.study.record import environment
 from scratchrnn.study.run import PROBED
@@ -22,10 +22,10 @@ TAG = re.compile(r"<[^>]*>")
 
 def render(results: Results) -> dict[str, bytes]:
     """Draw and write everything that is read by people: report.html and the figures, by path within the folder."""
+    shown = [section for section in SECTIONS if section.shown(results) and _says_something(results, section)]
     drawings = {
         name: draw(name, partial(figure, results))
-        for section in SECTIONS
-        if section.shown(results)
+        for section in shown
         for name, figure in section.figures.items()
         if section.drawable(results, name)
     }
@@ -33,11 +33,15 @@ def render(results: Results) -> dict[str, bytes]:
         title=f"{names(results)}, from the inside",
         lead=_lead(results),
         notice=_notice(results),
-        strip=_strip(results) + _contents([section.title for section in SECTIONS if section.shown(results)]),
-        sections=[_section(results, drawings, section) for section in SECTIONS if section.shown(results)]
-        + [_details(results)],
+        strip=_strip(results) + _contents([section.title for section in shown]),
+        sections=[_section(results, drawings, section) for section in shown] + [_details(results)],
     )
     return {"report.html": page.encode()} | figure_files(drawings)
+
+
+def _says_something(results: Results, section: Section) -> bool:
+    """False if there is nothing but the sentence that there was no measurement, which the notice says once."""
+    return bool(section.more(results)) or section.finding(results) != not_measured(results)
 
 
 def fill(*, title: str, lead: str, notice: str, sections: Iterable[str], strip: str = "") -> str:
@@ -76,11 +80,11 @@ def _notice(results: Results) -> str:
         return ""
     reached = f"Training steps reached: {results.steps_done:,} of {results.settings.steps:,}"
     when = measured(results)[1]
-    which = f"the measurements are of the {when} models" if when else "there is no measurement of all models"
+    which = f"The measurements are of the {when} models." if when else not_measured(results)
     return (
         '<p class="notice" role="status"><strong>This study did not run to its end: '
         f"{escape(results.stopped)}.</strong>"
-        f" {reached}. All that follows is what was found until then; {which}.</p>"
+        f" {reached}. All that follows is what was found until then. {which}</p>"
     )
 
 
@@ -160,7 +164,7 @@ def _details(results: Results) -> str:
         "Training": f"{results.steps_done:,} of {s.steps:,} steps of {s.batch} × {s.window} characters; Adam, learning "
         f"rate {s.learning_rate:g} falling to a tenth; gradient norm clipped at {s.max_norm:g}; seed {s.seed}",
         "Left out": f"{results.dropped:,} characters at the end of the text, which do not fill {s.batch} rows",
-        "Time": f"{results.seconds:.0f} s; training: {speeds}",
+        "Time": f"{results.seconds:.0f} s until this page was drawn; training: {speeds}",
         "Computed with": f"scratchrnn {env['scratchrnn']} ({env['backend']} backend), NumPy {env['numpy']}, "
         f"Python {env['python']}, {env['platform']}",
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from scratchrnn import plots
@@ -62,6 +64,34 @@ def mark(decay: Decay) -> str:
 def rule(results: Results, m: Measurement) -> str:
     """What the familiar rule counts, with + where it counts every step."""
     return f"{m.memory.seed_rule}{'+' if m.memory.seed_rule >= results.settings.trial_length else ''}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as a whole percentage; "under 1%" where only rounding makes it 0.
+
+    >>> percent(0.113), percent(-0.001), percent(0.0)
+    ('11%', 'under 1%', '0%')
+    """
+    text = f"{share:.0%}".replace("-", "−")
+    return "under 1%" if share and text.lstrip("−") == "0%" else text
+
+
+def trained(what: str, changes: Mapping[str, tuple[str, str]]) -> str:
+    """What training did to a number of each model, given as it is written before and after: a sentence.
+
+    >>> trained("the horizon", {"RNN": ("6", "11"), "LSTM": ("8", "8")})
+    'Training moved the horizon from 6 to 11 in the RNN and left it at 8 in the LSTM.'
+    >>> trained("the horizon", {"RNN": ("6", "6"), "LSTM": ("8", "8")})
+    'Training left the horizon at 6 in the RNN and at 8 in the LSTM.'
+    """
+    moved = [f"from {a} to {b} in the {name}" for name, (a, b) in changes.items() if a != b]
+    left = [f"at {b} in the {name}" for name, (a, b) in changes.items() if a == b]
+    parts = [
+        f"{verb} {'it' if moved and verb == 'left' else what} {' and '.join(found)}"
+        for verb, found in (("moved", moved), ("left", left))
+        if found
+    ]
+    return f"Training {' and '.join(parts)}."
 
 
 def part(number: int, of: int) -> str:

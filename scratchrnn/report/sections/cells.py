@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.dynamics import CellHidden
 from scratchrnn.gradflow import Decay
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import COLORS, count, measured, not_measured
+from scratchrnn.report.words import COLORS, count, mark, measured, not_measured
 from scratchrnn.study import Results
 
 
@@ -48,7 +49,7 @@ def _autocorrelation(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
     cells = [("untrained", results.models["lstm"].before), ("trained", results.models["lstm"].after)]
     found = {when: m.inside.cells for when, m in cells if m is not None and m.inside.cells is not None}
-    plots.state_autocorrelation(ax, found)
+    plots.state_autocorrelation(ax, found, colors=[plots.MUTED, COLORS["lstm"]][-len(found) :])
     return figure
 
 
@@ -60,6 +61,17 @@ def _units(results: Results, width: float) -> Figure:
     return figure
 
 
+def _measured(found: CellHidden, name: str, value: float) -> str:
+    horizons = {"horizon of c": mark(found.c.decay), "horizon of h": mark(found.h.decay)}
+    if name in horizons:
+        return f"{name}: {horizons[name]} characters"
+    if np.isnan(value):
+        return f"{name}: undefined"
+    if name.startswith("time"):
+        return f"{name}: {value:.2g} characters" if np.isfinite(value) else f"{name}: longer than was measured"
+    return f"{name}: {value:.2f}".replace("-", "−")
+
+
 def _table(results: Results) -> str:
     now = measured(results)[0]
     found = _cells(results) if now else None
@@ -67,7 +79,7 @@ def _table(results: Results) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{escape(claim.statement)}</th>'
-        f"<td>{escape(', '.join(f'{name} {value:.3g}' for name, value in claim.measured.items()))}</td>"
+        f"<td>{escape('; '.join(_measured(found, name, value) for name, value in claim.measured.items()))}</td>"
         f"<td>{'yes' if claim.holds else 'no'}</td></tr>"
         for claim in found.claims()
     )

@@ -39,7 +39,11 @@ def _said(flow: GradientFlow) -> str:
     """Where it began, where it ended, and where it was longest if that is neither."""
     longest = int(flow.horizon.argmax())
     noun = "character" if flow.horizon[-1] == 1 else "characters"
-    text = f"goes from {_mark(flow, 0)} to {_mark(flow, -1)} {noun} in {count(int(flow.steps[-1]), 'update')}"
+    begins, ends, updates = _mark(flow, 0), _mark(flow, -1), count(int(flow.steps[-1]), "update")
+    same = begins == ends
+    text = (
+        f"is {ends} {noun} before and after {updates}" if same else f"goes from {begins} to {ends} {noun} in {updates}"
+    )
     if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
         text += f" ({_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')})"
     return text
@@ -66,9 +70,10 @@ def _map(results: Results, width: float) -> Figure:
 SECTION = Section(
     title="Memory, as it grows",
     finding=finding,
-    how="""Upper figure: the last distance at which one percent of the gradient's norm is left, as above, at $probed of
-    the text held out, looked at again and again during training; the axis of updates is logarithmic, since most happens
-    early. Lower figure: the norms themselves, by update and distance, with that horizon as a line.""",
+    how="""Upper figure: the last distance, in characters, at which one percent of the gradient's norm is left, as
+    above, but at $probed only, looked at again and again during training, so that its ends may differ from the
+    horizons above; the axis of updates is logarithmic, since most happens early. Lower figure: the norms
+    themselves, by update and distance, with that horizon as a line.""",
     figures={"memory-over-training": _horizons, "gradient-over-training": _map},
     drawable=lambda results, figure: len(_flows(results)) == len(results.models),
 )

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from scratchrnn.gradflow import Decay
 from scratchrnn.report.by_distance import by_distance
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, count, mark, measured, not_measured, number, relative
+from scratchrnn.report.words import NAMES, count, mark, measured, not_measured, number, relative, trained
 from scratchrnn.study import Results
 
 
@@ -22,13 +22,13 @@ def finding(results: Results) -> str:
     for name, other in others:
         text += f", in the {name} for {other.horizon}" if plain else f"; in the {name} it {_reach(other)}"
     text += "."
-    changes = [
-        f"from {mark(one.before.decay)} to {mark(one.after.decay)} in the {NAMES[cell]}"
+    changes = {
+        NAMES[cell]: (mark(one.before.decay), mark(one.after.decay))
         for cell, one in results.models.items()
         if one.before and one.after
-    ]
+    }
     if changes:
-        text += f" Training moved that horizon {' and '.join(changes)}."
+        text += f" {trained('that horizon', changes)}"
     far = results.settings.distance // 2
     left = {NAMES[cell]: float(relative(m.by_distance.input)[far]) for cell, m in now.items()}
     if all(0 < value < 0.01 for value in left.values()):

@@ -73,7 +73,7 @@ SECTION = Section(
     how="""Backpropagation hands out sums. Here they are taken apart: one row for the loss of each prediction, one
     column for each state that it reaches back to, over a stretch of text held out; the vectors of a column,
     whose norms these are, add up exactly to the gradient there. Lower figure: the share that comes from
-    losses more than so many characters later.""",
+    losses more than so many characters later, below 0 where they pull against the rest.""",
     figures={"itemized": _map, "share-beyond": _far},
     drawable=_drawable,
 )

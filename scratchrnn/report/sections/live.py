@@ -11,7 +11,7 @@ from scratchrnn._typing import FloatArray
 from scratchrnn.report.payload import payload
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, count, measured, not_measured
-from scratchrnn.study import Results
+from scratchrnn.study import Results, Stretch
 
 
 def finding(results: Results) -> str:
@@ -23,17 +23,22 @@ def finding(results: Results) -> str:
     reach = {cell: [needed(m.stretch.gradient, share) for share in (0.5, 0.99)] for cell, m in now.items()}
     text = ""
     if not any(None in found for found in reach.values()):
-        half = [f"the last {count(found[0] or 0, 'character')} in the {NAMES[cell]}" for cell, found in reach.items()]
+        half = [f"the last {_characters(found[0] or 0)} in the {NAMES[cell]}" for cell, found in reach.items()]
         most = [f"{found[1]:g} in the {NAMES[cell]}" for cell, found in reach.items()]
         text = (
             f"Of the gradient that a prediction of the {when} model{'s' if len(now) > 1 else ''} sends back to the "
             f"text, half goes to {' and '.join(half)}; 99% of it takes {' and '.join(most)}. "
         )
-    right = [
-        f"the {NAMES[cell]} at {sum(c[0] == y for c, y in zip(m.stretch.candidates, m.stretch.following, strict=True))}"
-        for cell, m in now.items()
-    ]
-    return f"{text}Of {count(steps, 'character')}, {' and '.join(right)} expected the one that came."
+    right = [f"{count(_right(m.stretch), 'time')} for the {NAMES[cell]}" for cell, m in now.items()]
+    return f"{text}Of {count(steps, 'character')} to come, the one held likeliest came {' and '.join(right)}."
+
+
+def _right(stretch: Stretch) -> int:
+    return sum(c[0] == y for c, y in zip(stretch.candidates, stretch.following, strict=True))
+
+
+def _characters(number: float) -> str:
+    return "character" if number == 1 else f"{number:g} characters"
 
 
 def needed(gradient: FloatArray, share: float) -> float | None:

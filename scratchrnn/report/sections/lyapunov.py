@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.report.section import Section, Tile
-from scratchrnn.report.words import NAMES, colors, measured, not_measured
+from scratchrnn.report.words import NAMES, colors, measured, not_measured, trained
 from scratchrnn.study import Measurement, Results
 
 UNSURE = 2.0  # standard errors
@@ -20,14 +20,14 @@ def finding(results: Results) -> str:
     if not now:
         return not_measured(results)
     parts = [f"in the {when} {NAMES[cell]} it {_said(m)}" for cell, m in now.items()]
-    text = f"How long does a small change of the state last? Along the text, {'; '.join(parts)}."
-    changes = [
-        f"from {_exponent(one.before)} to {_exponent(one.after)} in the {NAMES[cell]}"
+    text = f"How long does a small change of the state last? Where it lasts longest, {'; '.join(parts)}."
+    changes = {
+        NAMES[cell]: (_exponent(one.before), _exponent(one.after))
         for cell, one in results.models.items()
         if one.before and one.after
-    ]
+    }
     if changes:
-        text += f" Training moved the largest exponent {' and '.join(changes)}."
+        text += f" {trained('the largest exponent', changes)}"
     return text
 
 
@@ -38,7 +38,7 @@ def _said(m: Measurement) -> str:
     if largest == 0 or abs(largest) <= UNSURE * error:
         return "neither fades nor grows, as far as this measurement can tell"
     if largest < 0:
-        return f"fades to 1/e of its size in {_steps(-1 / largest)} where it fades most slowly"
+        return f"fades to 1/e of its size in {_steps(-1 / largest)}"
     sure = "; how sure that is cannot be told from so few steps" if isnan(error) else ": this is chaos"
     return f"grows: it is e times as large after {_steps(1 / largest)}{sure}"
 
@@ -60,7 +60,10 @@ def _spectra(results: Results, width: float) -> Figure:
 
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
-    values = {cell: _exponent(m, digits=2) for cell, m in now.items()}
+    # in three decimals where two would leave nothing of it
+    values = {
+        cell: _exponent(m, digits=2 if abs(m.inside.spectrum.exponents[0]) >= 0.005 else 3) for cell, m in now.items()
+    }
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 

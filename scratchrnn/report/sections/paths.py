@@ -11,7 +11,8 @@ from scratchrnn.report.section import Section
 from scratchrnn.report.words import count, measured, not_measured, number
 from scratchrnn.study import Results
 
-LAG = 20
+LAG = 20  # characters
+RIGHT = 1.05  # times too small or too large that still counts as right
 
 
 def finding(results: Results) -> str:

@@ -37,7 +37,7 @@ def finding(results: Results) -> str:
     )
     moves = {f"{NAMES[cell]}'s {s}": layer[s] for s in ("h", "c") for cell, layer in layers.items() if s in layer}
     parts = [f"{_movement(states):.2f} for the {name}" for name, states in moves.items()]
-    text += f" One character moves a unit by this part of its own spread: {', '.join(parts)}."
+    text += f" One character moves the median unit by this many of its standard deviations: {', '.join(parts)}."
     missing = {c for c in read if c != UNKNOWN and visible(c) == UNKNOWN}
     if missing:
         text += f" {UNKNOWN} stands for {count(len(missing), 'character')} that the figure's fonts have no sign for."

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
+from scratchrnn.plots import UNKNOWN, visible
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, colors, measured, not_measured
@@ -26,12 +27,15 @@ def finding(results: Results) -> str:
     same = [f"{words.same_word:.0%} of cases in the {when} {name}" for name, words in found.items()]
     letter = [f"{words.same_letter:.0%}" for words in found.values()]
     plane = [f"{words.projection.explained_variance_ratio[:2].sum():.0%}" for words in found.values()]
-    return (
+    text = (
         f"After a frequent word, the nearest other state is one after the same word in {' and '.join(same)} "
         f"({first.chance_word:.0%} by chance), and one after a word with the same last letter in "
         f"{' and '.join(letter)} ({first.chance_letter:.0%} by chance). Two principal components hold "
         f"{' and '.join(plane)} of the variance."
     )
+    if any(visible(c) == UNKNOWN for word in first.words for c in word):
+        text += f" {UNKNOWN} stands for characters that the figure's fonts have no sign for."
+    return text
 
 
 def _words(results: Results) -> dict[str, WordStates]:
