@@ -190,8 +190,8 @@ def test_lyapunov(whole: Results, exponent: float, error: float, said: str) -> N
     after = f"{exponent:.3f}".replace("-", "−").replace("inf", "∞")
     assert lyapunov.finding(results) == (
         "How long does a small change of the state last? Where it lasts longest, in the trained RNN "
-        f"{said}; in the trained LSTM it fades to 1/e of its size in 2.0 characters. Training moved the largest exponent "
-        f"from −{-before['rnn']:.3f} to {after} in the RNN and from −{-before['lstm']:.3f} to −0.500 in the LSTM."
+        f"{said}; in the trained LSTM it fades to 1/e of its size in 2.0 characters. Training moved the largest "
+        f"exponent from −{-before['rnn']:.3f} to {after} in the RNN and from −{-before['lstm']:.3f} to −0.500 in the LSTM."
     )
     tile = lyapunov.SECTION.tile(results)
     assert tile is not None
