@@ -162,6 +162,25 @@ def test_constant_gates_forget_as_they_say(rng: np.random.Generator) -> None:
     assert holds["h short-term"]
 
 
+def test_sequences_too_short_to_tell_are_told(rng: np.random.Generator) -> None:
+    def claims(f: float, steps: int) -> dict[str, Claim]:
+        lstm = constant_gates(np.full(4, f))
+        found = cell_hidden(lstm, lstm.forward(rng.standard_normal((steps, 3, 4))), rng=rng)
+        return {one.name: one for one in found.claims()}
+
+    short, enough, fast = claims(0.95, 12), claims(0.95, 21), claims(0.5, 12)
+    assert np.isnan(short["c long-term"].measured["horizon of c"])
+    assert not short["c long-term"].holds
+    assert enough["c long-term"].measured["horizon of c"] == 20  # at the end, which is far enough
+    assert enough["c long-term"].holds
+    assert fast["c long-term"].measured["horizon of c"] == 6  # known, and too short
+    assert short["h short-term"].measured == {"horizon of c": 11, "horizon of h": 0}  # longer would only confirm it
+    lstm = srnn.LSTM(I, H, dtype=np.float64, rng=rng)
+    found = cell_hidden(lstm, lstm.forward(rng.standard_normal((2, B, I))), rng=rng)
+    assert found.h.decay.horizon == found.c.decay.horizon == 1
+    assert np.isnan(claim(found, "h short-term").measured["horizon of c"])
+
+
 def test_an_output_gate_that_flickers_hides_the_cell(rng: np.random.Generator) -> None:
     # the last input alone opens and closes o, at random: h is new at each step, and c is not
     lstm = constant_gates(np.full(3, 0.97))

@@ -28,7 +28,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "COLUMNS": "100", "NO_COLOR": "1"}
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
 
 
 def call(cwd: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -85,7 +85,7 @@ def test_info() -> None:
         scratchrnn.__version__,
         "cpu",
         "blas",
-        "OMP_NUM_THREADS=2",
+        "OMP_NUM_THREADS=1",
         "numba (cpu, default): usable",
         "numpy (cpu): usable",
     ):
@@ -95,7 +95,7 @@ def test_info() -> None:
 def test_info_as_json() -> None:
     facts = json.loads(call(ROOT, "info", "--json").stdout)
     assert facts["scratchrnn"] == scratchrnn.__version__
-    assert facts["blas"]["threads"] in {2, None}
+    assert facts["blas"]["threads"] in {1, None}
     assert 1 <= facts["cpu"]["usable_cores"] <= facts["cpu"]["cores"]
     backends = {entry["name"]: entry for entry in facts["backends"]}
     assert backends["numpy"]["usable"] is True

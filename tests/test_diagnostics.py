@@ -236,3 +236,21 @@ def test_bad_input() -> None:
         Limits(zeros_share=2)
     with pytest.raises(ValueError, match="least_updates: expected an integer of at least 8; got 2"):
         Limits(least_updates=2)
+
+
+@pytest.mark.parametrize("kind", [srnn.RNN, srnn.LSTM])
+def test_inputs_that_differ_by_little(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    layer = kind(I, H, rng=rng)
+    x = rng.standard_normal((T, B, I), np.float32)
+    (one,) = diagnose(layer.forward(1e-7 * x)).findings
+    assert (one.name, one.severity) == ("identical across the batch", "fault")
+    assert one.likely_cause.startswith("the inputs differ by so little")
+    (one,) = diagnose(layer.forward(1 + 1e-6 * x)).findings
+    assert (one.name, one.severity) == ("identical across the batch", "note")
+    assert one.likely_cause.startswith("the samples read nearly the same input")
+    if kind is srnn.LSTM:
+        layer.parameters["bias_ih_l0"][:] = np.repeat([-20, 20, 0, 20], H)  # i, f, g, o
+        state = np.ones((1, B, H), np.float32), np.ones((1, B, H), np.float32)
+        (one,) = diagnose(layer.forward(1e-7 * x, state)).findings
+        assert one.likely_cause.endswith("or an input gate that is closed")

@@ -99,7 +99,7 @@ def test_decay_is_relative_with_the_predicted_slope(settles: Position, slow: Pos
         slope = np.asarray(prediction.get_ydata(), float)
         np.testing.assert_allclose(slope[1:] / slope[:-1], found.spectral_radius)
         assert slope[-1] == pytest.approx(drawn[-1])
-    settled = f"RNN  {settles.settling_time} steps, ρ {settles.spectral_radius:.2f}"
+    settled = f"RNN  {settles.settling_time} steps, ρ {settles.spectral_radius:.3f}"
     assert settled in texts(ax)
     assert to_hex(texts(ax)[settled].get_color()).upper() == plots.BLUE
     assert ax.get_yscale() == "log"
@@ -113,7 +113,7 @@ def test_decay_of_many_and_of_few_steps(settles: Position) -> None:
     assert_no_overlap(figure, ax.texts)
     figure, ax = plots.figure()
     plots.position_decay(ax, {"late": position(*slow_net(), seq_length=3)})
-    assert "late  459 steps, ρ 0.99" in texts(ax)
+    assert "late  459 steps, ρ 0.990" in texts(ax)
     assert_no_overlap(figure, ax.texts)
     dead = srnn.RNN(1, 1, nonlinearity="relu", bias=False, dtype=np.float64)
     dead.weight_hh_l0, dead.weight_ih_l0 = np.array([[-1.0]]), np.array([[-1.0]])

@@ -168,6 +168,35 @@ def test_too_short_a_run_is_undecided() -> None:
     assert position(slow, run=20_000).verdict == "fixed point"
 
 
+def test_a_slow_rate_is_a_fixed_point_once_it_is_seen_to_hold() -> None:
+    found = position(net([[0.995]]), state=np.array([[0.5]]))
+    assert (found.verdict, found.settling_time) == ("fixed point", 633)
+    assert abs(found.states[-1, 0]) > 0.1  # far from rest
+    assert found.contraction == pytest.approx(0.995, rel=1e-5)
+    turning = position(rotation(0.995, 1.0), state=START)
+    assert turning.verdict == "fixed point"
+
+
+def test_no_fixed_point_where_the_jacobian_holds_nothing() -> None:
+    found = position(net([[-1.0]]), state=np.array([[0.5]]))  # ρ = 1: falls as 1/√t
+    assert found.verdict == "undecided"
+
+
+def test_from_the_fixed_point_itself() -> None:
+    layer = net([[0.5]], "tanh", 1.0)
+    s = position(layer).fixed_point
+    assert s is not None
+    found = position(layer, state=s[None])
+    assert (found.verdict, found.settling_time) == ("fixed point", 0)
+
+
+def test_a_large_fixed_point_is_found() -> None:
+    found = position(net([[0.999]], "relu", 1e6))  # at 1e9, known to no more than 1e-7
+    assert found.fixed_point is not None
+    assert found.fixed_point[0] == pytest.approx(1e9, rel=1e-9)
+    assert found.spectral_radius == pytest.approx(0.999)
+
+
 def test_lyapunov_exponent_is_the_growth_after_the_first_steps(rng: np.random.Generator) -> None:
     weight = rng.standard_normal((5, 5))
     found = position(net(weight), state=rng.standard_normal((1, 5)), seq_length=30, run=40)
@@ -199,8 +228,17 @@ def test_a_quarter_turn_is_a_cycle_of_four() -> None:
 @pytest.mark.parametrize("period", [2, 3, 7])
 def test_a_ring_is_a_cycle_of_its_length(period: int) -> None:
     ring = net(3 * np.roll(np.eye(period), 1, axis=0))  # each unit hands its state on
-    found = position(ring, state=np.eye(period)[:1])
+    found = position(ring, state=2 * np.eye(period)[:1] - 1)
     assert (found.verdict, found.period) == ("cycle", period)
+    loose = position(ring, state=np.eye(period)[:1])  # all others rest at 0, where nothing holds them
+    assert (loose.verdict, loose.period) == ("undecided", None)
+    assert loose.lyapunov == pytest.approx(np.log(3), abs=1e-3)
+
+
+def test_swinging_that_dies_away_is_no_cycle() -> None:
+    for weight in (-0.999, -1.001):  # the second one grows, as slowly
+        start = np.array([[1e-3 if weight > -1 else 1e-6]])
+        assert position(net([[weight]]), state=start).verdict == "undecided"
 
 
 def test_other_turns_circle_without_return() -> None:
@@ -224,12 +262,62 @@ def test_large_gain_is_chaos(seed: int) -> None:
     assert 0 < found.lyapunov_error < 0.02
 
 
-@pytest.mark.parametrize("gain", [1.0, 1.01, 3.0])
-def test_growth_is_no_chaos(gain: float) -> None:
-    found = position(net(gain * np.eye(2), "relu", 1.0))
-    assert (found.verdict, found.fixed_point, found.eigenvalues) == ("diverges", None, None)
+@pytest.mark.parametrize("layer", [net([[1.001]]), net([[-1.001]]), net([[1.0005]], "relu"), rotation(1.001, 1.0)])
+def test_leaving_an_unstable_point_is_no_chaos(layer: srnn.RNN) -> None:
+    found = position(layer, state=np.full((1, layer.hidden_size), 1e-3))
+    assert found.lyapunov > 10 * found.lyapunov_error > -1  # it does grow all the way
+    assert found.verdict == "undecided"
+
+
+def test_a_cell_that_adds_up_grows() -> None:
+    lstm = srnn.LSTM(1, 2, dtype=np.float64, rng=np.random.default_rng(0))
+    for array in lstm.parameters.values():
+        array[:] = 0
+    lstm.bias_ih_l0 = np.repeat([0.0, 10.0, 0.5, 0.0], 2)  # i, f, g, o
+    found = position(lstm)  # c goes to i g / (1 - f) = 5090, with a time of 22,000 steps
+    assert (found.verdict, found.settling_time) == ("grows", None)
+    assert found.spectral_radius == pytest.approx(1 / (1 + np.exp(-10)))
+    lstm.bias_ih_l0 = np.repeat([0.0, 5.0, 0.5, 0.0], 2)
+    assert position(lstm).verdict == "fixed point"
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(1.9, "chaos"), (1.2, "chaos"), (1.02, "undecided")])
+def test_a_tent_has_the_exponent_of_its_slope(slope: float, verdict: str) -> None:
+    # x' = m x below 1/2, m (1 - x) above; at 1.02 x stays so near 1/2 that it seems to return
+    tent = srnn.RNN(1, 2, nonlinearity="relu", dtype=np.float64, rng=np.random.default_rng(0))
+    for name, value in (("weight_hh_l0", [[slope, -2 * slope]] * 2), ("bias_hh_l0", [0.0, -0.5])):
+        tent.parameters[name][:] = value
+    for name in ("weight_ih_l0", "bias_ih_l0"):
+        tent.parameters[name][:] = 0
+    found = position(tent, state=np.array([[0.3, 0.0]]))
+    assert found.lyapunov == pytest.approx(np.log(slope), rel=1e-2)
+    assert found.verdict == verdict
+
+
+def test_a_closed_curve_is_no_chaos_for_lack_of_error() -> None:
+    rng = np.random.default_rng(66)
+    curve = net(1.2 * rng.standard_normal((8, 8)) / np.sqrt(8))
+    found = position(curve, state=rng.standard_normal((1, 8)))
+    assert 1e-3 > found.lyapunov > 4 * found.lyapunov_error  # one in 200 such nets
+    assert found.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(1.0, "grows"), (1.001, "diverges"), (1.01, "diverges"), (1.4, "diverges"), (3.0, "diverges")]
+)
+def test_growth_is_no_chaos(gain: float, verdict: str) -> None:
+    found = position(net(gain * np.eye(2), "relu", 1.0))  # 1.4: 1e299 in the end; 3: not finite
+    assert (found.verdict, found.fixed_point, found.eigenvalues) == (verdict, None, None)
     assert np.isnan(found.to_fixed_point).all()
     assert np.isnan(found.spectral_radius)
+
+
+def test_distances_of_states_that_overflow() -> None:
+    found = position(net([[3.0]], "relu", 1.0), seq_length=700)  # infinite from step 646 on
+    assert found.verdict == "diverges"
+    assert found.distances[0, 500] == found.states[500, 0] > 1e200  # the square of which is too large
+    assert found.distances[0, 699] == np.inf
+    assert np.isnan(found.distances[690, 699])
 
 
 def test_nan_weights_diverge() -> None:

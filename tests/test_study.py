@@ -25,6 +25,7 @@ from scratchrnn.study import Progress, Results, Settings, run
 from scratchrnn.study.folder import check_folder, complete_steps, is_study, sibling, weights, write_folder
 from scratchrnn.study.measure import measure
 from scratchrnn.study.record import to_json
+from scratchrnn.study.run import _known_words
 from scratchrnn.train import evaluate, language
 
 TEXT = "the quick brown fox <jumps> over the lazy dog & runs away;\nit was not seen again. " * 45
@@ -52,6 +53,14 @@ def stop_at(match: Callable[[Progress], bool], times: int = 1) -> dict[str, Any]
 
 
 # --- running
+
+
+def test_known_words_are_those_that_the_model_wrote_whole() -> None:
+    text = "the quick brown fox"
+    assert _known_words("the qu", "ick brown cat the", text) == 0.5  # brown, cat: "quick" is half the prompt's
+    assert _known_words("the ", "quick fox.", text) == 1.0  # nothing is cut off
+    assert _known_words("the ", "quick", text) is None  # of quicksand, for all one knows
+    assert _known_words("", "12 a", text) is None
 
 
 def test_both_models_are_trained_and_measured(whole: Results) -> None:

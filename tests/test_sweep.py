@@ -127,6 +127,13 @@ def test_an_unfinished_sweep_says_so(comparison: Comparison) -> None:
     assert b"This sweep did not run to its end: interrupted." in files["report.html"]
 
 
+@pytest.fixture
+def plain_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages of the studies, whose figures have tests of their own, take no time."""
+    monkeypatch.setattr("scratchrnn.report.render", lambda results: {"report.html": b"<!doctype html>"})
+
+
+@pytest.mark.usefixtures("plain_pages")
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text(TEXT)

@@ -124,7 +124,7 @@ def test_all_zeros(
     result = diagnose(trace)
     assert found(result) == [("all zeros", "layer 1 forward, h")]
     (one,) = result.findings
-    assert one.severity == "fault"
+    assert one.severity == ("warning" if plant is tiny else "fault")  # from tiny weights a net can learn
     assert one.likely_cause.startswith(cause)
     assert one.evidence["near_zero"] >= 0.99
     assert evidence in one.evidence
@@ -374,6 +374,7 @@ def zero_output(model: models.CharModel, *_: Any) -> None:
 @pytest.mark.parametrize(("lr", "severity", "cause"), [
     (0.0, "fault", "the parameters do not change"),
     (1e-7, "warning", "updates too small"),
+    (1e-5, "warning", "updates too small"),
     (5.0, "warning", "updates too large"),
 ])  # fmt: skip
 def test_no_learning_in_training(lr: float, severity: str, cause: str) -> None:

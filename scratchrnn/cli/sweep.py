@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from scratchrnn.cli.making import Source, StudyWishes, make_study, write
 
@@ -38,8 +41,14 @@ def make_sweep(
     comparison = Comparison(sweep, source.name, settings.cells)
     for value, each in zip(sweep.values, every, strict=True):
         with Display(each) as display:
-            display.say(f"{sweep.parameter} {value:g}")
-            found = make_study(source, each, out / sweep.folder(value), wishes, display, force=force)
+            display.say(f"{sweep.parameter} {value}")
+            try:
+                found = make_study(source, each, out / sweep.folder(value), wishes, display, force=force)
+            except typer.Exit:  # it ended before its first step, and the study there is as it was
+                if comparison.studies:
+                    why = "interrupted" if wishes() else f"{sweep.parameter} {value} made no step"
+                    _write(replace(comparison, stopped=why), out, unfinished=True)
+                raise
         comparison.studies[value] = found
         comparison.seconds = time.perf_counter() - start
         unfinished = len(comparison.studies) < len(every)
@@ -58,8 +67,6 @@ def make_sweep(
 
 
 def _write(comparison: Comparison, out: Path, *, unfinished: bool) -> None:
-    from dataclasses import replace
-
     from scratchrnn.report import render_comparison
     from scratchrnn.study.folder import RESULTS
     from scratchrnn.study.sweep import sweep_json

@@ -56,7 +56,7 @@ class Claim:
     measured : mapping of str to float
         What was found.
     holds : bool
-        False too where something measured is NaN.
+        False too where something measured is NaN: there was nothing to measure, or the sequences are too short to tell.
     """
 
     name: str
@@ -130,7 +130,11 @@ class CellHidden:
         """Test what is often said of c and h on these states."""
         kept = _median(self.forget)
         times = {"time of c": self.c.autocorrelation.time, "time of h": self.h.autocorrelation.time}
-        horizons = {"horizon of c": self.c.decay.horizon, "horizon of h": self.h.decay.horizon}
+        of_c, of_h = self.c.decay, self.h.decay
+        # a horizon that is the sequences' end, where more may tell otherwise, is none
+        long = float("nan") if of_c.censored and of_c.horizon < LONG else of_c.horizon
+        open_end = of_c.censored and 2 * of_h.horizon > of_c.horizon
+        horizons = {"horizon of c": float("nan") if open_end else of_c.horizon, "horizon of h": of_h.horizon}
         next_step = float(self.h.autocorrelation.by_lag[1])
         shown = _median(self.exposed)
         return (
@@ -145,15 +149,15 @@ class CellHidden:
                 "c long-term",
                 "The cell state is long-term memory.",
                 f"of a small change of c, at least {THRESHOLD:.0%} is left after {LONG} steps",
-                {"horizon of c": horizons["horizon of c"]},
-                horizons["horizon of c"] >= LONG,
+                {"horizon of c": long},
+                long >= LONG,
             ),
             Claim(
                 "h short-term",
                 "The hidden state is short-term memory.",
                 f"a small change of h falls to {THRESHOLD:.0%} in at most half as many steps as one of c",
                 horizons,
-                2 * horizons["horizon of h"] <= horizons["horizon of c"],
+                2 * of_h.horizon <= horizons["horizon of c"],
             ),
             Claim(
                 "h more volatile",

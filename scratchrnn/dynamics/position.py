@@ -11,14 +11,21 @@ exponent: the mean growth of log ‖v_t‖, v_t = J_t v_{t-1}, over the last 3/4
 verdict:
 
     "diverges"      a state is not finite
-    "fixed point"   ρ < 1, and the last state equals s*
+    "fixed point"   ρ < 1, and the last state equals s*; or it is at most 1 % as far from s* as the first one, and came
+                    nearer in the last quarter of the run by the square root of what ρ says, or more
     "undecided"     the last state equals the one before: it rests, or moves slowly, where nothing holds it
-    "cycle"         there is a p, 2 <= p <= run / 4, such that the last p states equal the p before them, one by one;
-                    the least is the period
-    "diverges"      in the last quarter of the run a |component| exceeds 1, and 1.2 times any before
-    "chaos"         λ exceeds 0 by more than four standard errors, from the means of ten blocks
-    "undecided"     otherwise: such as a state that circles and never returns, with λ ≈ 0, or one that has not come to
-                    rest by the end
+    "cycle"         there is a p, 2 <= p <= run / 4, such that the last p states equal the p before them, one by one,
+                    and those at the same place in the cycle a quarter of the run before: it neither dies away nor
+                    grows; the least is the period. "undecided" if nothing holds it: λ > 0, as for "chaos"
+    "diverges"      in the last quarter of the run a |component| exceeds 1, and 1.2 times any before, and the state
+                    moves 1.2 times as far as in the quarter before: it grows ever faster
+    "grows"         the same at a steady or falling speed: a net that adds up its input, without a bound (a relu net)
+                    or up to one that is far away (the c of an LSTM, i g / (1 - f) with f near 1)
+    "chaos"         λ exceeds 0 and the growth of the state's own speed ‖s_t - s_{t-1}‖, as when it leaves a saddle, by
+                    more than four standard errors of λ, from the means of ten blocks; and all in all v grows by e³
+                    more, for it may grow as t does with λ = 0
+    "undecided"     otherwise: such as a state that circles and never returns, with λ ≈ 0, or one that is still on its
+                    way at the end: `run` more steps
 
 Computed in float64, whatever the layer's dtype: in float32 the states of a net that contracts soon become equal, to the
 last bit.
@@ -39,16 +46,18 @@ from numpy.typing import NDArray
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_array, check_int
 from scratchrnn.dynamics.autonomous import Autonomous, settle
+from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.linearize import Linearized, Part
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.trace import State
 
 _NEAR = 1e-6  # two states are equal
 _SETTLED = 0.01  # of the way from the first state to the fixed point
-_STILL = 1e-20  # q of a fixed point
+_STILL = 1e-10  # ‖F(s) - s‖ of a fixed point, or 8 roundings of its largest component
 _ROUNDING = 1e-11  # distances below this say more of rounding than of the net
 _GROWN = 1.2  # a steady growth by the same amount per step gives 4/3
-_BLOCKS, _ERRORS = 10, 4.0  # of the Lyapunov exponent
+_FASTER = 1.2
+_BLOCKS, _ERRORS, _LEAST_GROWTH = 10, 4.0, 3.0  # of the Lyapunov exponent
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +67,8 @@ class Position:
     Attributes
     ----------
     verdict : str
-        "fixed point", "cycle", "chaos", "diverges" or "undecided"; the criteria stand at the top of this module.
+        "fixed point", "cycle", "chaos", "grows", "diverges" or "undecided"; the criteria stand at the top of this
+        module.
     period : int or None
         Of a cycle.
     states : ndarray (T+1, S)
@@ -69,7 +79,7 @@ class Position:
         ‖s_t - s*‖ of the chosen part; NaN where there is no s*.
     settling_time : int or None
         The first t from which on ‖s_t - s*‖ is at most 1 % of ‖s_0 - s*‖, of the chosen part, to the end of the longer
-        run; None if the verdict is no fixed point.
+        run (or within rounding of s*); None if there is no such t, or the verdict is no fixed point.
     fixed_point : ndarray (S,) or None
         s*, refined from the last state of the run; None where the search from there ends at none. The state need not
         go there, unless the verdict says so.
@@ -168,7 +178,7 @@ def position(
     radius = math.nan
     if finite:
         ends, q, _ = settle(net, states[-1:], 200)
-        if q[0] <= _STILL:
+        if math.sqrt(2 * q[0]) <= max(_STILL, 8 * np.finfo(np.float64).eps * _scale(ends[0])):
             fixed = ends[0]
             eigenvalues = np.linalg.eigvals(net.linearize(ends)[1][0]).astype(np.complex128, copy=False)
             eigenvalues = eigenvalues[np.argsort(-np.abs(eigenvalues), kind="stable")]
@@ -176,14 +186,16 @@ def position(
     exponent, error = _lyapunov(linear, steps) if finite else (math.nan, math.nan)
     verdict, period = _verdict(states, more, fixed, radius, exponent, error)
 
-    gap = np.full(len(states), np.nan) if fixed is None else _norms(states[:, columns] - fixed[columns])
-    settling = _settling(gap) if verdict == "fixed point" else None
+    gap = np.full(len(states), np.nan) if fixed is None else row_norms(states[:, columns] - fixed[columns])
+    settling = _settling(gap, _scale(states[-1])) if verdict == "fixed point" else None
     first = states[: steps + 1]
+    with np.errstate(invalid="ignore"):  # inf - inf
+        distances = np.stack([row_norms(first[:, columns] - s[columns]) for s in first])
     return Position(
         verdict=verdict,
         period=period,
         states=first,
-        distances=np.stack([_norms(first[:, columns] - s[columns]) for s in first]),
+        distances=distances,
         to_fixed_point=gap[: steps + 1],
         settling_time=settling,
         fixed_point=fixed,
@@ -219,11 +231,6 @@ def _in_float64(layer: Recurrent, state: Any) -> Any:
     return check_array("state", state, dtype=layer.dtype).astype(np.float64)
 
 
-def _norms(rows: FloatArray) -> FloatArray:
-    """(T, P) to (T,)."""
-    return np.sqrt(np.einsum("tp,tp->t", rows, rows))
-
-
 def _scale(state: FloatArray) -> float:
     return max(1.0, float(np.abs(state).max()))
 
@@ -239,19 +246,26 @@ def _verdict(
     """Verdict and period, by the criteria at the top."""
     if not np.isfinite(states).all():
         return "diverges", None
-    last, equal = states[-1], _NEAR * _scale(states[-1])
-    if fixed is not None and radius < 1 and np.abs(last - fixed).max() <= equal:
-        return "fixed point", None
-    returned = np.abs(states[-2 : -run // 4 - 2 : -1] - last).max(axis=1) <= equal  # [p - 1]: s_{end-p} is s_end again
+    last, equal, quarter = states[-1], _NEAR * _scale(states[-1]), run // 4
+    if fixed is not None and radius < 1:
+        first, before, now = row_norms(states[[0, -1 - quarter, -1]] - fixed)
+        if np.abs(last - fixed).max() <= equal or (now <= _SETTLED * first and now <= before * radius ** (quarter / 2)):
+            return "fixed point", None
+    returned = np.abs(states[-2 : -quarter - 2 : -1] - last).max(axis=1) <= equal  # [p - 1]: s_{end-p} is s_end again
     if returned[0]:
         return "undecided", None
+    moved = np.abs(np.diff(states, axis=0)).max(axis=1)  # (T+run,)
+    steps = run - quarter  # that λ is measured on
+    leaving = math.log(moved[-1] / moved[-1 - steps]) / steps
+    apart = exponent - max(0.0, leaving) > max(_ERRORS * error, _LEAST_GROWTH / steps)
     for p in np.flatnonzero(returned) + 1:
-        if np.abs(states[-p:] - states[-2 * p : -p]).max() <= equal:
-            return "cycle", int(p)
-    before, after = np.abs(states[: -run // 4]).max(), np.abs(states[-run // 4 :]).max()
-    if after > max(1.0, _GROWN * before):
-        return "diverges", None
-    return ("chaos" if exponent > _ERRORS * error else "undecided"), None
+        turns = (p, quarter // p * p)  # the one before, and the last that is a quarter of the run away
+        if all(np.abs(states[-p:] - states[-p - back : -back]).max() <= equal for back in turns):
+            return ("undecided", None) if apart else ("cycle", int(p))
+    if np.abs(states[-quarter:]).max() > max(1.0, _GROWN * np.abs(states[:-quarter]).max()):
+        faster = moved[-quarter:].sum() > _FASTER * moved[-2 * quarter : -quarter].sum()
+        return ("diverges" if faster else "grows"), None
+    return ("chaos" if apart else "undecided"), None
 
 
 @np.errstate(over="ignore")
@@ -271,9 +285,9 @@ def _lyapunov(linear: Linearized, start: int) -> tuple[float, float]:
     return float(settled.mean()), float(means.std(ddof=1) / math.sqrt(_BLOCKS))
 
 
-def _settling(gap: FloatArray) -> int | None:
-    """The first slot from which on the distance (T+run+1,) stays within 1 % of the first."""
-    outside = np.flatnonzero(gap > _SETTLED * gap[0])
+def _settling(gap: FloatArray, scale: float) -> int | None:
+    """The first slot from which on the distance (T+run+1,) stays within 1 % of the first, or within rounding."""
+    outside = np.flatnonzero(gap > max(_SETTLED * gap[0], _ROUNDING * scale))
     first = 0 if not outside.size else int(outside[-1]) + 1
     return first if first < len(gap) else None
 

@@ -31,8 +31,9 @@ NAMES = ("all zeros", "saturated", "identical across the batch", "not finite", "
 SEVERITIES = ("fault", "warning", "note")
 
 # Sizes of updates beside the weights: about 1e-3 is usual (Karpathy, CS231n, Neural networks 3, "Ratio of
-# weights:updates"); two orders of magnitude away from it, the step is a likely cause.
-SMALL_UPDATE, LARGE_UPDATE = 1e-5, 1e-1
+# weights:updates"). Ten times below, a hundred updates move the weights by 1 % at most; a hundred times above, they are
+# thrown about. Where the loss does not fall, the step is then a likely cause.
+SMALL_UPDATE, LARGE_UPDATE = 1e-4, 1e-1
 
 Evidence = Mapping[str, float | int | str]
 
@@ -110,6 +111,7 @@ def all_zeros(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
     if not h.near_zero >= share:
         return None
     evidence: dict[str, float | int | str] = {"near_zero": h.near_zero, "min": h.min, "max": h.max}
+    severity = "fault"
     if layer.dead is not None and layer.dead.all():
         evidence |= {"dead_units": int(layer.dead.sum()), "units": layer.units}
         cause = "dead relu units: every pre-activation is 0 or below, at every step of every sequence"
@@ -117,7 +119,7 @@ def all_zeros(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
     elif layer.lstm and table["o"].near_zero >= share:
         evidence |= {"output_gate_max": table["o"].max, "c_std": table["c"].std}
         cause, advice = "the output gate is closed: what the cell holds is not let out", "the output gate's bias"
-    elif layer.lstm and table["i"].near_zero >= share:
+    elif _closed(layer, table):
         evidence |= {"input_gate_max": table["i"].max, "g_std": table["g"].std}
         cause, advice = "the input gate is closed: nothing gets into the cell", "the input gate's bias"
     elif table["input"].near_zero >= share:
@@ -126,11 +128,12 @@ def all_zeros(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
         advice = "print a batch; look at how it is loaded, scaled and padded (give lengths)"
     else:
         evidence |= {f"rms_{name}": size for name, size in layer.weight_size.items()}
+        severity = "warning"  # small is not zero: gradients pass, and training may enlarge the weights
         cause = "weights so small that pre-activations stay near zero"
-        advice = "the usual initialization, uniform within ±1/√H; less weight decay"
+        advice = "larger weights, such as orthogonal recurrent ones; biases; less weight decay"
     gradient = layer.gradient_figures()
     evidence["gradient"] = "not looked at" if gradient is None else f"norm {gradient.last:.3g} at the last step"
-    return Finding("all zeros", "fault", f"{place(layer.key)}, h", evidence, cause, advice)
+    return Finding("all zeros", severity, f"{place(layer.key)}, h", evidence, cause, advice)
 
 
 # Saturated
@@ -191,17 +194,29 @@ def identical(layer: ObservedLayer, table: Mapping[str, Figures]) -> Finding | N
     }  # fmt: skip
     where = f"{place(layer.key)}, h"
     if same_input:
-        cause = "the samples read the same input, so their states are as they must be"
-        advice = "if that is not meant: look for one sample repeated, or broadcast, where batches are made"
+        if layer.input_spread:
+            cause = "the samples read nearly the same input: what they differ in is small beside what they share"
+            advice = "subtract what they share, such as the mean of each input over the data, and scale the rest"
+        else:
+            cause = "the samples read the same input, so their states are as they must be"
+            advice = "if that is not meant: look for one sample repeated, or broadcast, where batches are made"
         return Finding("identical across the batch", "note", where, evidence, cause, advice)
     share = table["tanh_c" if layer.lstm else "h"].saturated
     evidence["rms_weight_ih"] = layer.weight_size["weight_ih"]
     if share is not None and share >= layer.limits.saturated_share:
         cause, advice = "saturation: every sample is pushed into the same corner", "what is said there"
+    elif layer.weight_size["weight_ih"] and layer.input_spread < layer.limits.near_zero and not _closed(layer, table):
+        cause = "the inputs differ by so little that biases and the state before drown it"
+        advice = "inputs of zero mean and unit variance"
     else:
         cause = "the input does not reach the state: input weights of 0, or an input gate that is closed"
         advice = "weight_ih and, of an LSTM, its rows i and g; whether an update or a mask has set them to 0"
     return Finding("identical across the batch", "fault", where, evidence, cause, advice)
+
+
+def _closed(layer: ObservedLayer, table: Mapping[str, Figures]) -> bool:
+    """Whether an LSTM's input gates let nothing in."""
+    return layer.lstm and table["i"].near_zero >= layer.limits.zeros_share
 
 
 # Not finite

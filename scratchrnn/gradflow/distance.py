@@ -218,6 +218,17 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     )
 
 
+def decay_if_any(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLike = np.float64) -> Decay:
+    """`measure_decay`, for work that must not break off where distance 0 is no scale for the others.
+
+    It is none where its norm is not finite, or 0 while others are not, as in a net whose units are saturated at most
+    last steps. No rate can be told then, and as `Decay` has it the gradient is both exploding and censored.
+    """
+    if norms.any() and not (np.isfinite(norms[0]) and norms[0] > 0):
+        return Decay(len(norms) - 1, censored=True, exploding=True, decay_factor=np.nan, decay_time=np.nan)
+    return measure_decay(norms, threshold=threshold, dtype=dtype)
+
+
 def check_one_direction(layer: Any) -> Recurrent:
     """Return `layer` if it is an RNN or LSTM layer in one direction."""
     if not isinstance(layer, Recurrent):

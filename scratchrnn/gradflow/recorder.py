@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scratchrnn import checkpoint
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_int, check_positive_int, describe
-from scratchrnn.gradflow.distance import Decay, check_threshold, gradient_by_distance, measure_decay
+from scratchrnn.gradflow.distance import check_threshold, decay_if_any, gradient_by_distance
 from scratchrnn.gradflow.probes import Probe
 from scratchrnn.trace import LayerTrace, Trace
 from scratchrnn.train import Step, Trainer
@@ -233,7 +233,7 @@ class GradientFlowRecorder:
         layer, trace, d_last = self.probe(objective)
         by_distance = gradient_by_distance(layer, trace, d_last)
         self._check_length(len(by_distance.input))
-        decay = _decay(by_distance.input, self.threshold, layer.dtype)
+        decay = decay_if_any(by_distance.input, threshold=self.threshold, dtype=layer.dtype)
         record = {name: np.array(value) for name, value in vars(decay).items()}
         record |= {"input": by_distance.input, "h": by_distance.h}
         if by_distance.c is not None:
@@ -288,12 +288,6 @@ def _stacked(records: list[Record]) -> dict[str, Any]:
     """Fields of a `GradientFlow`; None for what the cell has not."""
     names = [field.name for field in fields(GradientFlow) if field.name != "threshold"]
     return {name: np.stack([r[name] for r in records]) if name in records[0] else None for name in names}
-
-
-def _decay(norms: FloatArray, threshold: float, dtype: Any) -> Decay:
-    if not np.isfinite(norms[0]) or (norms[0] == 0 and norms.any()):  # no scale for the others, and no end of the run
-        return Decay(len(norms) - 1, censored=True, exploding=True, decay_factor=math.nan, decay_time=math.nan)
-    return measure_decay(norms, threshold=threshold, dtype=dtype)
 
 
 def _rates(trace: Trace, part: LayerTrace) -> Record:

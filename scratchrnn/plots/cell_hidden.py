@@ -92,14 +92,14 @@ def cell_units(ax: Axes, found: CellHidden, *, color: str = BLUE) -> None:
     Raises
     ------
     ValueError
-        No unit changes.
+        No unit changes and forgets.
     TypeError
         Something else.
     """
     _check("found", found)
     drawn = np.isfinite(found.exposed) & np.isfinite(found.forget_time)
     if not drawn.any():
-        raise ValueError("found: expected units that change; got none")
+        raise ValueError("found: expected units that change, and forget at some time; got none")
     x, y = found.forget_time[drawn], found.exposed[drawn]
     ax.scatter(x, y, s=26, color=color, alpha=0.7, linewidths=0, clip_on=False, zorder=2)
     frame(ax)

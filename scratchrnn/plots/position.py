@@ -102,8 +102,8 @@ def position_decay(ax: Axes, found: Mapping[str, Position]) -> None:
         settled = one.settling_time
         if settled is not None and settled <= last:
             ax.plot(settled, ratio[settled], "o", color=color, markersize=8, zorder=3)
-        name = label if settled is None else f"{label}  {settled} steps"
-        ends.append((last, float(ratio[last]), f"{name}, ρ {one.spectral_radius:.2f}", color))
+        name = label if settled is None else f"{label}  {settled} step{'s' if settled != 1 else ''}"
+        ends.append((last, float(ratio[last]), f"{name}, ρ {one.spectral_radius:.3f}", color))
         reach, lowest = max(reach, last), min(lowest, float(ratio[last]))
     frame(ax)
     ax.set_yscale("log")

@@ -69,21 +69,15 @@ def finding(comparison: Comparison, key: str) -> str:
     said = _scatter if parameter == "seed" else _change
     parts = [said(name, points, key) for name, points in known.items()]
     (first, _), *_, (last, _) = next(iter(known.values()))
-    start = f"Over {len(values)} seeds" if parameter == "seed" else f"From {first:g} to {last:g} {WORDS[parameter]}"
-    if " goes from" in parts[0]:  # one verb is enough
-        parts[1:] = [part.replace(" goes from", " from", 1) for part in parts[1:]]
-    return f"{start} {', '.join(parts)}."
+    start = f"Over {len(values)} seeds" if parameter == "seed" else f"From {first} to {last} {WORDS[parameter]}"
+    return f"{start} {', '.join([parts[0], *(part.replace(' goes from', ' from', 1) for part in parts[1:])])}."
 
 
 def _change(name: str, points: list[tuple[float, float]], key: str) -> str:
     (first, start), *_, (last, end) = points
     best, peak = (min if key == "bits" else max)(points, key=lambda point: point[1])
-    begins, ends = _shown(start, key), _shown(end, key)
-    way = f"goes from {begins} to {ends}"
-    if begins == ends:
-        way = f"{'begins and ends' if len({_shown(y, key) for _, y in points}) > 1 else 'stays'} at {ends}"
-    text = f"the {name} {way} {UNITS[key]}"
-    return text if best in (first, last) else f"{text} (at best {_shown(peak, key)}, at {best:g})"
+    text = f"the {name} goes from {_shown(start, key)} to {_shown(end, key)} {UNITS[key]}"
+    return text if best in (first, last) else f"{text} (at best {_shown(peak, key)}, at {best})"
 
 
 def _scatter(name: str, points: list[tuple[float, float]], key: str) -> str:
@@ -131,9 +125,9 @@ def _studies(comparison: Comparison) -> str:
     heads = (comparison.sweep.parameter, "model", "bits", "horizon on the text", "on random input", "saturated h", "")
     rows = []
     for value, found in comparison.studies.items():
-        link = f'<a href="{escape(comparison.sweep.folder(value))}/report.html">its report</a>'
+        link = f'<a href="{escape(comparison.folder(value))}/report.html">its report</a>'
         for cell, model in found["models"].items():
-            cells = (f"{value:g}", NAMES[cell], *_numbers(model), link)
+            cells = (f"{value}", NAMES[cell], *_numbers(model), link)
             rows.append(f'<tr class="{cell}">{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

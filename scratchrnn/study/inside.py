@@ -99,7 +99,8 @@ class Inside:
     itemized : Itemized
         Of the stretch of text that is shown character by character: what each loss sends to each step.
     words : WordStates or None
-        None where the text held out has too few words that come again.
+        None where the text held out has too few words that come again, where their states are all the same, and of one
+        unit alone, which has no plane.
     diagnosis : Diagnosis
         Symptoms, on the text held out.
     paths : PathsByDistance or None
@@ -203,7 +204,7 @@ def _words(model: CharModel, held_out: IntArray) -> WordStates | None:
     trace = model.forward(codes)
     words = tuple(word for word, _ in chosen)
     h = trace.rnn[model.rnn.num_layers - 1].h[-1].astype(np.float64)
-    if h.shape[1] < 2 or len(np.unique(h, axis=0)) < 2:  # no plane, or nothing to tell apart
+    if h.shape[1] < 2 or (h == h[0]).all():
         return None
     nearest = _nearest(h)
     by_word, by_letter = np.array(words), np.array([word[-1] for word in words])
@@ -223,8 +224,8 @@ def _spread(places: list[int], count: int) -> list[int]:
 
 def _nearest(states: FloatArray) -> IntArray:
     """For each state (N, H) the nearest other one."""
-    squares = (states**2).sum(axis=1)
-    distance = squares[:, None] + squares - 2 * states @ states.T
+    # by differences: products would lose the distance of two states that are nearly the same
+    distance = np.stack([np.linalg.norm(states - state, axis=1) for state in states])
     np.fill_diagonal(distance, np.inf)
     return distance.argmin(axis=1)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.dynamics import saturation
-from scratchrnn.gradflow import effective_memory, gradient_by_distance, measure_decay
+from scratchrnn.gradflow import effective_memory, gradient_by_distance
+from scratchrnn.gradflow.distance import decay_if_any
 from scratchrnn.losses import cross_entropy
 from scratchrnn.models import CharModel
 from scratchrnn.study.inside import STRETCH, look_inside, places, samples
@@ -31,7 +32,7 @@ def measure(model: CharModel, held_out: IntArray, settings: Settings) -> Measure
 
     return Measurement(
         by_distance=by_distance,
-        decay=measure_decay(by_distance.input, dtype=model.dtype),
+        decay=decay_if_any(by_distance.input, dtype=model.dtype),
         memory=effective_memory(
             model.rnn,
             seq_length=settings.trial_length,

@@ -187,7 +187,7 @@ def plain(value: Any) -> Any:
     """The same with lists for arrays, and None for what JSON cannot say."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from scratchrnn.data import ContiguousRows, Vocabulary, split, text_sha256, unig
 from scratchrnn.gradflow import GradientFlowRecorder, TextProbe
 from scratchrnn.models import CharModel
 from scratchrnn.optim import Adam
+from scratchrnn.study.inside import WORD
 from scratchrnn.study.measure import measure
 from scratchrnn.study.results import ModelResults, Results
 from scratchrnn.study.settings import CELLS, Settings
@@ -24,7 +26,6 @@ from scratchrnn.train import NATS_PER_BIT, DivergedError, LanguageModel, Step, T
 PROMPT = 200  # characters read before writing
 PROBED = 16  # places in the text held out where the gradient is followed back again and again
 EARLY = (2, 5, 10, 15, 20, 30, 40)  # steps after which the loss is looked at besides the regular ones
-WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Progress:
     characters_per_second: float = float("nan")
 
 
+Stage = Generator[Progress, None, None]
+
+
 def run(
     text: str,
     settings: Settings | None = None,
@@ -79,7 +83,9 @@ def run(
     Returns
     -------
     Results
-        With `stopped` set if it did not come to its end: `stop` said so, or the loss of a model was not finite.
+        With `stopped` set if it did not come to its end: `stop` said so, or the loss of a model was not finite. A model
+        whose loss on the text held out is not finite at the end is not measured again, and without numbers to draw from
+        it does not write.
 
     Raises
     ------
@@ -114,14 +120,15 @@ def _run(
     )
     patience = 0  # how many wishes to stop are still answered with more work
     for stage in (_before(results, held_out), _train(results, rows, held_out), _after(results, held_out, training)):
-        try:
-            for progress in stage:
-                if stop() > patience:
-                    results.stopped = results.stopped or "interrupted"
-                    break
-                tell(progress)
-        except DivergedError as error:
-            results.stopped = str(error)
+        with closing(stage):  # what a stage does at its end is done before the next begins
+            try:
+                for progress in stage:
+                    if stop() > patience:
+                        results.stopped = results.stopped or "interrupted"
+                        break
+                    tell(progress)
+            except DivergedError as error:
+                results.stopped = str(error)
         if results.stopped and not results.steps_done:
             break
         if results.steps_done:
@@ -147,14 +154,14 @@ def _new_model(cell: str, vocabulary: Vocabulary, settings: Settings) -> CharMod
     )
 
 
-def _before(results: Results, held_out: IntArray) -> Iterator[Progress]:
+def _before(results: Results, held_out: IntArray) -> Stage:
     """Measure; like the other two stages it stands still at each item, which says what comes next or what was done."""
     for cell, one in results.models.items():
         yield Progress("measure untrained", cell)
         one.before = measure(one.model, held_out, results.settings)
 
 
-def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Iterator[Progress]:
+def _train(results: Results, rows: ContiguousRows, held_out: IntArray) -> Stage:
     """One update of each model in turn, so that both always stand at the same step when this is stopped."""
     settings = results.settings
     probe = TextProbe(held_out, distance=settings.distance, sequences=min(PROBED, len(held_out) - settings.distance))
@@ -203,23 +210,34 @@ def _next(cell: str, steps: Iterator[Step]) -> Step:
         raise DivergedError(f"{cell}: {error}") from None
 
 
-def _after(results: Results, held_out: IntArray, training: str) -> Iterator[Progress]:
+def _after(results: Results, held_out: IntArray, training: str) -> Stage:
+    """Measure and write, but for a model that has no finite loss any more: there is nothing to be found in it."""
     settings = results.settings
     for cell, one in results.models.items():
         yield Progress("measure trained", cell)
         updates = len(one.curve.bits)
         if one.curve.validation[-1][0] != updates:  # training was cut short between two looks
             one.curve.validation.append((updates, evaluate(one.model, held_out) / NATS_PER_BIT))
+        if not math.isfinite(one.curve.validation[-1][1]):
+            results.stopped = results.stopped or f"{cell}: the loss on the text held out is not finite"
+            continue
         one.after = measure(one.model, held_out, settings)
     for cell, one in results.models.items():
         yield Progress("write samples", cell)
         rng = np.random.default_rng(settings.seed)
-        one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
-        one.known_words = _known_words(one.sample, training)
+        try:
+            one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
+        except ValueError as error:  # a logit is NaN
+            results.stopped = results.stopped or f"{cell}: {error}"
+            continue
+        one.known_words = _known_words(results.prompt, one.sample, training)
 
 
-def _known_words(sample: str, text: str) -> float | None:
-    """Share of the sample's words that occur in the text; None without words. The last may be cut off: left out."""
-    words = WORD.findall(sample)[:-1]
-    known = set(WORD.findall(text))
+def _known_words(prompt: str, sample: str, text: str) -> float | None:
+    """Share of the sample's words that occur in the text; None without words.
+
+    A word that began in the prompt is not the model's alone, and one at the very end may be cut off: both are left out.
+    """
+    whole, known = prompt + sample, set(WORD.findall(text))
+    words = [word[0] for word in WORD.finditer(whole) if word.start() >= len(prompt) and word.end() < len(whole)]
     return sum(word in known for word in words) / len(words) if words else None

@@ -5,7 +5,9 @@ format, version       "scratchrnn-sweep", 1
 created               UTC, ISO 8601
 stopped               null, or why the sweep ended early
 parameter, values     the setting, and its values in the order given
-studies               one for each value that was reached: value, folder, and what `record.summary` says
+text, seconds         name of the text; wall time, all together
+studies               one for each value that was reached: value, folder, what `record.summary` says, and as out and
+                      report where the command wrote it
 files                 of the sweep itself; each study's folder has its own results.json
 """
 
@@ -15,6 +17,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from scratchrnn._validate import describe
@@ -80,7 +83,7 @@ class Sweep:
 
     def folder(self, value: float) -> str:
         """Name of the folder of one study."""
-        return f"{self.parameter}-{value:g}" if isinstance(value, float) else f"{self.parameter}-{value}"
+        return f"{self.parameter}-{value}"
 
 
 @dataclass
@@ -91,7 +94,7 @@ class Comparison:
     ----------
     sweep : Sweep
     studies : dict of value to summary
-        As `record.summary` gives it, of each study that was reached.
+        As `record.summary` gives it, of each study that was reached; with `out`, the folder that it was written to.
     text_name : str
     cells : tuple of str
     seconds : float
@@ -109,6 +112,10 @@ class Comparison:
         """One headline number of a model, by study; None where it was not reached."""
         return [found["models"][cell][key] for found in self.studies.values()]
 
+    def folder(self, value: float) -> str:
+        """Name of a study's folder: another than the sweep's where a complete study was in the way of a stopped one."""
+        return Path(self.studies[value].get("out", self.sweep.folder(value))).name
+
 
 def sweep_json(comparison: Comparison, files: Iterable[str]) -> bytes:
     """The text of the sweep's results.json."""
@@ -123,7 +130,7 @@ def sweep_json(comparison: Comparison, files: Iterable[str]) -> bytes:
         "text": comparison.text_name,
         "seconds": comparison.seconds,
         "studies": [
-            {"value": value, "folder": sweep.folder(value), **found} for value, found in comparison.studies.items()
+            {"value": value, "folder": comparison.folder(value), **found} for value, found in comparison.studies.items()
         ],
         "files": sorted(files),
     }

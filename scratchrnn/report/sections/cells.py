@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.dynamics import CellHidden
+from scratchrnn.gradflow import Decay
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import COLORS, count, mark, measured, not_measured
+from scratchrnn.report.words import COLORS, count, measured, not_measured
 from scratchrnn.study import Results
 
 
@@ -24,16 +25,20 @@ def finding(results: Results) -> str:
         return not_measured(results)
     claims = found.claims()
     holding = sum(claim.holds for claim in claims)
-    holds = f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}"
-    text = f"Of {count(len(claims), 'thing')} often said of c and h, {holds} in the {when} LSTM"
+    hold = f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}"
+    text = f"Of {count(len(claims), 'thing')} often said of c and h, {hold} in the {when} LSTM"
     before = results.models["lstm"].before
     if when == "trained" and before is not None and before.inside.cells is not None:
         text += f", and {sum(claim.holds for claim in before.inside.cells.claims()) or 'none'} held before training"
-    c, h = found.c, found.h
-    return (
-        f"{text}. Of a small change one percent is still there after {mark(c.decay)} characters in c "
-        f"and after {mark(h.decay)} in h."
-    )
+    return f"{text}. A small change of c {_lasts(found.c.decay)}, one of h {_lasts(found.h.decay)}."
+
+
+def _lasts(decay: Decay) -> str:
+    if decay.exploding:
+        return "grows instead of fading"
+    if decay.censored:
+        return f"is still above 1% of its size after {count(decay.horizon, 'character')}, where the measurement ends"
+    return f"stays above 1% of its size for {count(decay.horizon, 'character')}"
 
 
 def _cells(results: Results) -> CellHidden | None:

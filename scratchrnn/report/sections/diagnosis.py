@@ -6,7 +6,7 @@ from html import escape
 
 from scratchrnn.dynamics import Finding
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, count, measured, not_measured
+from scratchrnn.report.words import NAMES, count, measured, names, not_measured
 from scratchrnn.study import Results
 
 
@@ -18,11 +18,12 @@ def finding(results: Results) -> str:
     found = _found(results)
     if not found:
         return (
-            f"None of five symptoms in the {when} model{'s' if len(now) > 1 else ''}: no state of zeros, none "
-            "saturated nearly everywhere, none the same for different texts, every number finite, and gradients arrive."
+            f"None of five symptoms in the {when} {names(results)}: no states of zeros, none saturated nearly "
+            "everywhere, none the same for different texts, every number finite, and gradients arrive."
         )
-    named = ", ".join(sorted({one.name for _, one in found}))
-    return f"{count(len(found), 'symptom')} in the {when} model{'s' if len(now) > 1 else ''}: {named}."
+    by_model = {name: dict.fromkeys(one.name for n, one in found if n == name) for name, _ in found}  # each once
+    named = "; ".join(f"in the {when} {name}, {', '.join(symptoms)}" for name, symptoms in by_model.items())
+    return f"{count(len(found), 'symptom')}: {named}."
 
 
 def _found(results: Results) -> list[tuple[str, Finding]]:

@@ -16,16 +16,15 @@ def finding(results: Results) -> str:
     flows = _flows(results)
     if not flows:
         return "No update was made."
-    parts = []
-    for name, flow in flows.items():
-        first, last = _mark(flow, 0), _mark(flow, -1)
-        text = f"goes from {first} to {last}" if first != last else f"is {first} before and after"
-        longest = int(flow.horizon.argmax())
-        if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
-            text += f", and is {_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')}"
-        parts.append(f"of the {name}'s gradient {text}")
-    updates = int(next(iter(flows.values())).steps[-1])
-    return f"In {count(updates, 'update')} the horizon {'; that '.join(parts)}."
+    parts = [f"of the {name}'s gradient {_said(flow)}" for name, flow in flows.items()]
+    text = f"While they learned, the horizon {', that '.join(parts)}."
+    if len(flows) == 1:
+        text = f"While it learned, the horizon {parts[0]}."
+    if "+" in text:
+        text += " A + stands where the measurement ended first, so that the truth may lie beyond."
+    if "!" in text:
+        text += " An ! stands where the gradient explodes: that horizon means little."
+    return text
 
 
 def _flows(results: Results) -> dict[str, GradientFlow]:
@@ -34,6 +33,16 @@ def _flows(results: Results) -> dict[str, GradientFlow]:
         for cell, one in results.models.items()
         if one.flow is not None and len(one.flow.steps) > 1
     }
+
+
+def _said(flow: GradientFlow) -> str:
+    """Where it began, where it ended, and where it was longest if that is neither."""
+    longest = int(flow.horizon.argmax())
+    noun = "character" if flow.horizon[-1] == 1 else "characters"
+    text = f"goes from {_mark(flow, 0)} to {_mark(flow, -1)} {noun} in {count(int(flow.steps[-1]), 'update')}"
+    if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
+        text += f" ({_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')})"
+    return text
 
 
 def _mark(flow: GradientFlow, n: int) -> str:

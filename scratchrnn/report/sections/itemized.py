@@ -20,14 +20,26 @@ def finding(results: Results) -> str:
     now, when = measured(results)
     if not now:
         return not_measured(results)
-    shares = {name: share for name, share in _shares(results).items() if len(share) > FAR and np.isfinite(share[FAR])}
-    if len(shares) < len(now):
-        return f"In the {when} models there is no gradient to divide among the losses."
-    parts = [f"{percent(share[FAR])} in the {when} {name}" for name, share in shares.items()]
-    return (
-        f"Of the gradient that reaches the state after a character, losses more than {count(FAR, 'character')} "
+    shares = _shares(results)
+    far = min(FAR, *(len(share) - 1 for share in shares.values()))
+    known = {name: round(100 * float(share[far])) for name, share in shares.items() if np.isfinite(share[far])}
+    none = f"In the {when} {' and '.join(name for name in shares if name not in known)} there is no gradient to divide"
+    if not known:
+        return f"{none} among the losses."
+    parts = [f"{_percent(percent)} in the {when} {name}" for name, percent in known.items()]
+    text = (
+        f"Of the gradient that reaches the state after a character, losses more than {count(far, 'character')} "
         f"later send {' and '.join(parts)}."
     )
+    if any(percent < 0 for percent in known.values()):
+        text += " Below 0 they pull against the losses nearer by."
+    if any(percent > 100 for percent in known.values()):
+        text += " Above 100% the losses nearer by pull against them."
+    return text if len(known) == len(shares) else f"{text} {none}."
+
+
+def _percent(percent: int) -> str:
+    return f"{percent}%".replace("-", "−")
 
 
 def _shares(results: Results) -> dict[str, FloatArray]:

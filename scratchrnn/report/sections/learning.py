@@ -18,6 +18,13 @@ def finding(results: Results) -> str:
     last = {cell: one.curve.validation[-1][1] for cell, one in results.models.items() if one.curve.validation}
     if len(last) < len(results.models) or not results.steps_done:
         return "No training step was reached."
+    lost = [NAMES[cell] for cell, bits in last.items() if not np.isfinite(bits)]
+    if lost:
+        models = " and the ".join(lost)
+        return (
+            f"After {count(results.steps_done, 'step')} the loss of the {models} on the text held out is not finite: "
+            "training has diverged."
+        )
     better, *others = sorted(last, key=lambda cell: last[cell])
     text = (
         f"After {count(results.steps_done, 'step')} the {NAMES[better]} needs {last[better]:.2f} bits for a character "
@@ -56,8 +63,9 @@ def _loss(results: Results, width: float) -> Figure:
     curves = {NAMES[cell]: one.curve for cell, one in results.models.items()}
     held_out = {name: np.array(curve.validation).T for name, curve in curves.items()}
     seen = [value for curve in curves.values() for value in [*curve.bits, *(v for _, v in curve.validation)]]
-    lowest = min(results.unigram_bits, *seen)
-    highest = max(results.unigram_bits * 1.1, *(values[-1] for _, values in held_out.values()))
+    lowest = min(results.unigram_bits, *filter(np.isfinite, seen))
+    ends = (values[np.isfinite(values)][-1] for _, values in held_out.values())
+    highest = max(results.unigram_bits * 1.1, *ends)
     ax.set_ylim(lowest - 0.05 * (highest - lowest), highest)  # before training the loss lies far above
     for color, curve in zip(colors(results), curves.values(), strict=True):
         ax.plot(np.arange(1, len(curve.bits) + 1), curve.bits, color=color, alpha=0.35, linewidth=0.7)
@@ -78,7 +86,8 @@ def _drawable(results: Results, figure: str) -> bool:
 def _tile(results: Results) -> Tile | None:
     if not all(one.curve.validation for one in results.models.values()):
         return None
-    last = {cell: f"{one.curve.validation[-1][1]:.2f}" for cell, one in results.models.items()}
+    bits = {cell: one.curve.validation[-1][1] for cell, one in results.models.items()}
+    last = {cell: f"{value:.2f}" if np.isfinite(value) else "–" for cell, value in bits.items()}
     return Tile("Bits per unseen character", last, f"{results.unigram_bits:.2f} without context (whole text)")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
@@ -32,20 +34,21 @@ def finding(results: Results) -> str:
 def _said(m: Measurement) -> str:
     largest, error = float(m.inside.spectrum.exponents[0]), float(m.inside.spectrum.standard_error[0])
     if largest == -float("inf"):
-        return "is gone within a few steps"
-    if abs(largest) < UNSURE * error:
+        return "is lost altogether at some step, which maps every change of the state to zero"
+    if largest == 0 or abs(largest) <= UNSURE * error:
         return "neither fades nor grows, as far as this measurement can tell"
-    if largest > 0:
-        return f"grows: it is e times as large after {_steps(1 / largest)}, which is chaos"
-    return f"fades to 1/e of its size in {_steps(-1 / largest)}"
+    if largest < 0:
+        return f"fades to 1/e of its size in {_steps(-1 / largest)} where it fades most slowly"
+    sure = "; how sure that is cannot be told from so few steps" if isnan(error) else ": this is chaos"
+    return f"grows: it is e times as large after {_steps(1 / largest)}{sure}"
 
 
 def _steps(number: float) -> str:
-    return f"{number:.1f} characters" if number < 10 else f"{number:.0f} characters"
+    return f"{number:.1f} characters" if number < 10 else f"{number:,.0f} characters"
 
 
-def _exponent(m: Measurement) -> str:
-    return f"{m.inside.spectrum.exponents[0]:.3f}".replace("-", "−")
+def _exponent(m: Measurement, digits: int = 3) -> str:
+    return f"{m.inside.spectrum.exponents[0]:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def _short(exponent: float) -> str:
@@ -63,15 +66,15 @@ def _spectra(results: Results, width: float) -> Figure:
 
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
-    values = {cell: _short(float(m.inside.spectrum.exponents[0])) for cell, m in now.items()}
+    values = {cell: _exponent(m, digits=2) for cell, m in now.items()}
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 
 def _how(results: Results) -> str:
     text = """Lyapunov exponents, in natural logarithms per character: the rates at which small changes of the state
     grow (above 0) or fade (below), direction by direction, while the model reads text held out; by QR decomposition of
-    the products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same ways
-    back."""
+    the products of its Jacobians, the largest of them. They are about the forward pass; the gradient goes the same
+    ways back."""
     return f"{text} An LSTM's state is h and c together." if "lstm" in results.models else text
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
+from scratchrnn.gradflow import ForgetProduct, PathsByDistance
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import count, measured, not_measured, number
 from scratchrnn.study import Results
@@ -22,33 +23,39 @@ def finding(results: Results) -> str:
     inside = now["lstm"].inside
     if inside.paths is None or inside.forget is None:
         return not_measured(results)
-    cells, total = inside.paths.c_path[-1], inside.paths.total[-1]
+    return f"{_along(inside.paths, when)}{_product(inside.forget)}"
+
+
+def _along(paths: PathsByDistance, when: str) -> str:
+    cells, total = paths.c_path[-1], paths.total[-1]
     at = min(LAG, len(total) - 1)
-    if not (np.isfinite(total[at]) and total[at] > 0 and np.isfinite(cells[at])):
-        return f"In the {when} LSTM no gradient that can be told from 0 arrives {count(at, 'character')} back."
-    text = (
-        f"Of the {when} LSTM's gradient {count(at, 'character')} back, the part that ran along the cells alone has "
-        f"{_of(cells[at] / total[at])} the size of the whole; the other part went through a gate at least once."
+    back = f"{count(at, 'character')} back"
+    if not (np.isfinite(total[at]) and np.isfinite(cells[at])):
+        return f"In the {when} LSTM the gradient is not finite {back}."
+    if total[at] == 0:
+        return f"In the {when} LSTM no gradient that can be told from 0 arrives {back}."
+    if cells[at] == 0:
+        return f"{back}, nothing is left of the {when} LSTM's gradient along the cells alone: all went through a gate."
+    share = _share(cells[at] / total[at])
+    return (
+        f"{back}, what the {when} LSTM's gradient has left along the cells alone is {share} the whole in size; the "
+        "rest, or what it cancels, went through a gate."
     )
-    ratio = inside.forget.ratio[-1]
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%} of" if 0.005 <= share < 2 else f"{number(share)} times"
+
+
+def _product(forget: ForgetProduct) -> str:
+    """How far the product of forget gates is off; empty where it cannot be told."""
+    ratio = forget.ratio[-1]
     lag = min(LAG, len(ratio) - 1)
-    if np.isfinite(ratio[lag]) and ratio[lag] > 0:
-        text += (
-            f" The product of forget gates, often taken for the gradient of c, {_off(ratio[lag])} "
-            f"{count(lag, 'character')} back."
-        )
-    return text
-
-
-def _off(ratio: float) -> str:
-    """How the product compares with the truth, which is `ratio` times as large."""
-    if max(ratio, 1 / ratio) <= RIGHT:
-        return "is right to within 5%"
-    return f"is {number(ratio)} times too small" if ratio > 1 else f"is {number(1 / ratio)} times too large"
-
-
-def _of(share: float) -> str:
-    return f"{share:.0%} of" if 0.005 <= share < 10 else f"{number(share)} times" if share > 0 else "none of"
+    if not (np.isfinite(ratio[lag]) and ratio[lag] > 0):
+        return ""
+    factor = number(max(ratio[lag], 1 / ratio[lag]))
+    off = f"{factor} times too {'small' if ratio[lag] > 1 else 'large'}" if factor != "1" else "right in size"
+    return f" The product of forget gates, often taken for the gradient of c, is {off} at a lag of {lag}."
 
 
 def _paths(results: Results, width: float) -> Figure:

@@ -35,16 +35,20 @@ def _points(m: Measurement) -> str:
 
 def _said(m: Measurement) -> str:
     p = m.inside.position
-    if p.verdict == "fixed point" and p.settling_time is not None:
+    if p.verdict == "fixed point":
+        if p.settling_time is None:
+            return "comes to rest, so slowly that it is still on its way at the end of the measurement"
         text = f"comes to rest: within 1% of its fixed point after {count(p.settling_time, 'step')}"
-        rates = f", each step leaving {p.spectral_radius:.2f} of the distance by the Jacobian there"
-        return text + rates + (f", {p.contraction:.2f} as measured" if p.contraction == p.contraction else "")
+        rates = f", each step leaving {p.spectral_radius:.3f} of the distance by the Jacobian there"
+        return text + rates + (f", {p.contraction:.3f} as measured" if p.contraction == p.contraction else "")
     if p.verdict == "cycle":
         return f"goes round in a cycle of {count(p.period or 0, 'step')}"
     if p.verdict == "chaos":
         return f"never comes to rest and never repeats itself: chaos, with an exponent of {p.lyapunov:.3f}"
+    if p.verdict == "grows":
+        return "has not come to rest by the end of the measurement: it adds up what it reads, and still grows"
     if p.verdict == "diverges":
-        return "never comes to rest: its cells go on adding up"
+        return "goes beyond all bounds"
     return "has neither come to rest nor returned by the end of the measurement"
 
 

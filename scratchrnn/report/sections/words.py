@@ -19,19 +19,18 @@ def finding(results: Results) -> str:
     if not now:
         return not_measured(results)
     found = _words(results)
+    if not found and results.settings.hidden_size == 1:
+        return "States of one hidden unit lie on a line: there is no plane to show them in."
     if not found:
-        return "The text held out has too few words that come again."
+        return "The text held out has too few words that come again, or the states after them are all the same."
     first = next(iter(found.values()))
-    same = [f"{words.same_word:.0%} in the {name}" for name, words in found.items()]
-    letters = ""
-    if any(words.same_letter > words.same_word for words in found.values()):
-        letter = " and ".join(f"{words.same_letter:.0%}" for words in found.values())
-        letters = f"; after a word with the same last letter, be it the same word or another: {letter} "
-        letters += f"({first.chance_letter:.0%} by chance)"
+    same = [f"{words.same_word:.0%} of cases in the {when} {name}" for name, words in found.items()]
+    letter = [f"{words.same_letter:.0%}" for words in found.values()]
     plane = [f"{words.projection.explained_variance_ratio[:2].sum():.0%}" for words in found.values()]
-    text = (
-        f"After a frequent word, the nearest other state in the {when} models is one after the same word: "
-        f"{' and '.join(same)} ({first.chance_word:.0%} by chance){letters}. The plane of the figure holds "
+    return (
+        f"After a frequent word, the nearest other state is one after the same word in {' and '.join(same)} "
+        f"({first.chance_word:.0%} by chance), and one after a word with the same last letter in "
+        f"{' and '.join(letter)} ({first.chance_letter:.0%} by chance). Two principal components hold "
         f"{' and '.join(plane)} of the variance."
     )
     if any(visible(c) == UNKNOWN for word in first.words for c in word):

@@ -1,0 +1,446 @@
+"""The sentences of the report: computed from the numbers, right in each case, and English in each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scratchrnn.dynamics import Finding
+from scratchrnn.gradflow import Decay, GradientFlow
+from scratchrnn.report import sections
+from scratchrnn.report.sections import cells, diagnosis, flow, itemized, learning, lyapunov, paths, position, words
+from scratchrnn.study import Results, run
+from tests.test_study import SETTINGS, TEXT
+
+INF, NAN = float("inf"), float("nan")
+OURS = (flow, lyapunov, position, paths, itemized, cells, words, diagnosis)
+OF_LSTM = (paths, cells)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Results:
+    return run(TEXT, replace(SETTINGS, backend="numpy", steps=3))
+
+
+def only(results: Results, *names: str) -> Results:
+    """The same study, of fewer models."""
+    return replace(results, models={name: results.models[name] for name in names})
+
+
+def untrained(results: Results) -> Results:
+    return replace(results, models={name: replace(one, after=None) for name, one in results.models.items()})
+
+
+def unmeasured(results: Results, *names: str) -> Results:
+    """The same, stopped before these models were measured at all."""
+    models = {name: replace(one, after=None, flow=None) for name, one in results.models.items()}
+    return replace(results, models=models | {name: replace(models[name], before=None) for name in names})
+
+
+def having(results: Results, cell: str, when: str = "after", **parts: Any) -> Results:
+    """The same with other numbers inside one model."""
+    one = results.models[cell]
+    measurement = getattr(one, when)
+    changed = replace(one, **{when: replace(measurement, inside=replace(measurement.inside, **parts))})
+    return replace(results, models=results.models | {cell: changed})
+
+
+def both(results: Results, part: str, rnn: Any, lstm: Any) -> Results:
+    return having(having(results, "rnn", **{part: rnn}), "lstm", **{part: lstm})
+
+
+# --- what all of them say
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_without_a_measurement_nothing_is_claimed(whole: Results, module: Any) -> None:
+    nothing, half = unmeasured(whole, "rnn", "lstm"), unmeasured(whole, "lstm")
+    if module is flow:
+        assert [module.finding(results) for results in (nothing, half)] == ["No update was made."] * 2
+        return
+    assert module.finding(nothing) == "No measurement was reached."
+    only_one = "Only the untrained RNN was measured: there is nothing to compare it with."
+    assert module.finding(half) == only_one
+    assert not any(module.SECTION.drawable(r, name) for r in (nothing, half) for name in module.SECTION.figures)
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_one_model_is_one_model(whole: Results, module: Any) -> None:
+    for cell in ("rnn", "lstm"):
+        alone = only(whole, cell)
+        if module in OF_LSTM and cell == "rnn":
+            assert not module.SECTION.shown(alone)
+            continue
+        text = module.finding(alone)
+        assert {"rnn": "LSTM", "lstm": "RNN"}[cell] not in text
+        assert "models" not in text
+        assert "both" not in text
+        assert cell.upper() in text
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_untrained_models_are_called_so(whole: Results, module: Any) -> None:
+    text = module.finding(untrained(whole))
+    assert ("untrained" in text) == (module is not flow)
+    assert "untrained" not in module.finding(whole)
+    assert re.search(r"(?<!un)trained", text) is None
+    assert "nan" not in text
+    assert "Training moved" not in text
+
+
+@pytest.mark.parametrize("module", OURS[1:])
+def test_models_are_compared_at_the_same_time(whole: Results, module: Any) -> None:
+    """Where the second was not measured after training, both are told as they were before."""
+    half = replace(whole, models=whole.models | {"lstm": replace(whole.models["lstm"], after=None)})
+    text = module.finding(half)
+    assert " untrained " in text
+    assert " trained " not in text
+
+
+# --- how far the gradient reaches, over training
+
+
+def grown(horizon: Iterable[int], *, steps: Iterable[int] = (0, 1, 2, 4), **flags: Iterable[bool]) -> GradientFlow:
+    known: dict[str, Any] = {"steps": np.array([*steps]), "horizon": np.array([*horizon])}
+    never = np.zeros(len(known["steps"]), bool)
+    known |= {name: np.array([*flags[name]]) if name in flags else never for name in ("censored", "exploding")}
+    fields = GradientFlow.__dataclass_fields__
+    return GradientFlow(**{name: known.get(name) for name in fields})
+
+
+def flows(results: Results, rnn: GradientFlow | None, lstm: GradientFlow | None) -> str:
+    models = {n: replace(results.models[n], flow=f) for n, f in (("rnn", rnn), ("lstm", lstm))}
+    return flow.finding(replace(results, models=models))
+
+
+def test_flow(whole: Results) -> None:
+    assert flows(whole, grown([3, 4, 4, 5]), grown([6, 9, 7, 1])) == (
+        "While they learned, the horizon of the RNN's gradient goes from 3 to 5 characters in 4 updates, that of the "
+        "LSTM's gradient goes from 6 to 1 character in 4 updates (9 after 1 update)."
+    )
+    one = grown([3, 4], steps=[0, 1])
+    alone = "While it learned, the horizon of the RNN's gradient goes from 3 to 4 characters in 1 update."
+    assert flows(whole, one, None) == alone
+    assert flows(whole, one, grown([3], steps=[0])) == alone  # the LSTM diverged before its first
+    assert flows(whole, None, None) == "No update was made."
+    text = flows(whole, grown([3, 20, 2, 20], censored=[0, 1, 0, 1]), grown([2, 2, 1300], steps=[0, 1, 1200]))
+    assert text == (
+        "While they learned, the horizon of the RNN's gradient goes from 3 to 20+ characters in 4 updates, that of the "
+        "LSTM's gradient goes from 2 to 1300 characters in 1,200 updates. A + stands where the measurement ended "
+        "first, so that the truth may lie beyond."
+    )
+    text = flows(whole, grown([3, 20, 2, 4], censored=[0, 1, 0, 0], exploding=[0, 1, 0, 0]), None)
+    assert text == (
+        "While it learned, the horizon of the RNN's gradient goes from 3 to 4 characters in 4 updates "
+        "(20! after 1 update). An ! stands where the gradient explodes: that horizon means little."
+    )
+
+
+# --- Lyapunov exponents
+
+
+def spectra(results: Results, rnn: tuple[float, float], lstm: tuple[float, float] = (-0.5, 0.01)) -> Results:
+    def spectrum(exponent: float, error: float) -> Any:
+        return SimpleNamespace(exponents=np.array([exponent, -7.0]), standard_error=np.array([error, 0.1]))
+
+    return both(results, "spectrum", spectrum(*rnn), spectrum(*lstm))
+
+
+@pytest.mark.parametrize(
+    ("exponent", "error", "said"),
+    [
+        (-0.25, 0.01, "it fades to 1/e of its size in 4.0 characters where it fades most slowly"),
+        (-0.01, 0.001, "it fades to 1/e of its size in 100 characters where it fades most slowly"),
+        (-0.04, 0.001, "it fades to 1/e of its size in 25 characters where it fades most slowly"),
+        (-0.0004, 1e-5, "it fades to 1/e of its size in 2,500 characters where it fades most slowly"),
+        (-0.25, NAN, "it fades to 1/e of its size in 4.0 characters where it fades most slowly"),
+        (0.5, 0.01, "it grows: it is e times as large after 2.0 characters: this is chaos"),
+        (
+            0.5,
+            NAN,
+            "it grows: it is e times as large after 2.0 characters; how sure that is cannot be told from so few steps",
+        ),
+        (0.5, 0.25, "it neither fades nor grows, as far as this measurement can tell"),
+        (-0.5, 0.3, "it neither fades nor grows, as far as this measurement can tell"),
+        (0.0, 0.0, "it neither fades nor grows, as far as this measurement can tell"),
+        (0.0, NAN, "it neither fades nor grows, as far as this measurement can tell"),
+        (-INF, NAN, "it is lost altogether at some step, which maps every change of the state to zero"),
+    ],
+)
+def test_lyapunov(whole: Results, exponent: float, error: float, said: str) -> None:
+    results = spectra(whole, (exponent, error))
+    before = {cell: one.before.inside.spectrum.exponents[0] for cell, one in whole.models.items() if one.before}
+    after = f"{exponent:.3f}".replace("-", "−").replace("inf", "∞")
+    assert lyapunov.finding(results) == (
+        f"How long does a small change of the state last? Along the text, in the trained RNN {said}; in the trained "
+        "LSTM it fades to 1/e of its size in 2.0 characters where it fades most slowly. Training moved the largest "
+        f"exponent from −{-before['rnn']:.3f} to {after} in the RNN and from −{-before['lstm']:.3f} to −0.500 in the "
+        "LSTM."
+    )
+    tile = lyapunov.SECTION.tile(results)
+    assert tile is not None
+    assert tile.values == {"rnn": f"{exponent:.2f}".replace("-", "−").replace("inf", "∞"), "lstm": "−0.50"}
+    assert lyapunov.SECTION.drawable(results, "lyapunov") == (exponent > -INF)
+
+
+# --- the two paths of an LSTM
+
+
+def split(
+    results: Results, share: float, total: float = 1.0, ratio: float = NAN, *, length: int = 30, lags: int = 26
+) -> str:
+    by_distance = SimpleNamespace(c_path=np.full((1, length), share * total), total=np.full((1, length), total))
+    forget = SimpleNamespace(ratio=np.full((1, lags), ratio))
+    return paths.finding(having(results, "lstm", paths=by_distance, forget=forget))
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.34, "34% of the whole in size"),
+        (0.006, "1% of the whole in size"),
+        (0.003, "0.003 times the whole in size"),
+        (2e-5, "2·10<sup>−5</sup> times the whole in size"),
+        (1.0, "100% of the whole in size"),
+        (1.5, "150% of the whole in size"),
+        (4.25, "4.2 times the whole in size"),
+        (31.4, "31 times the whole in size"),
+    ],
+)
+def test_share_along_the_cells(whole: Results, share: float, said: str) -> None:
+    assert split(whole, share) == (
+        f"20 characters back, what the trained LSTM's gradient has left along the cells alone is {said}; the rest, or "
+        "what it cancels, went through a gate."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (26.2, "26 times too small"),
+        (1.2, "1.2 times too small"),
+        (0.5, "2 times too large"),
+        (1e-6, "1·10<sup>6</sup> times too large"),
+        (1.0, "right in size"),
+        (1.02, "right in size"),
+        (0.98, "right in size"),
+    ],
+)
+def test_product_of_forget_gates(whole: Results, ratio: float, said: str) -> None:
+    end = f" The product of forget gates, often taken for the gradient of c, is {said} at a lag of 20."
+    assert split(whole, 0.34, ratio=ratio).endswith(f"went through a gate.{end}")
+    # told whether or not a gradient arrives
+    assert split(whole, 0.0, 0.0, ratio=ratio) == (
+        f"In the trained LSTM no gradient that can be told from 0 arrives 20 characters back.{end}"
+    )
+
+
+def test_paths_where_there_is_little_to_tell(whole: Results) -> None:
+    for ratio in (NAN, INF, 0.0):
+        assert "product" not in split(whole, 0.34, ratio=ratio)
+    for share, total in ((0.5, NAN), (0.5, INF), (INF, 1.0), (NAN, 1.0)):
+        assert split(whole, share, total) == "In the trained LSTM the gradient is not finite 20 characters back."
+    lost = SimpleNamespace(c_path=np.ones((1, 30)), total=np.full((1, 30), INF))
+    text = paths.finding(having(whole, "lstm", paths=lost))
+    assert text.startswith("In the trained LSTM the gradient is not finite 20 characters back.")
+    assert split(whole, 0.0) == (
+        "20 characters back, nothing is left of the trained LSTM's gradient along the cells alone: all went through a "
+        "gate."
+    )
+    short = split(whole, 0.34, ratio=3.0, length=2, lags=3)
+    assert short.startswith("1 character back, what the trained LSTM's gradient has left")
+    assert short.endswith("is 3 times too small at a lag of 2.")
+
+
+# --- whose gradient it is
+
+
+def sent(results: Results, rnn: float, lstm: float, *, length: int = 9) -> str:
+    def items(value: float) -> Any:
+        share = np.full(length, 0.77)
+        share[min(5, length - 1)] = value
+        return SimpleNamespace(share_beyond=lambda: share)
+
+    return itemized.finding(both(results, "itemized", items(rnn), items(lstm)))
+
+
+START = "Of the gradient that reaches the state after a character, losses more than 5 characters later send "
+
+
+def test_itemized(whole: Results) -> None:
+    assert sent(whole, 0.124, 0.3) == f"{START}12% in the trained RNN and 30% in the trained LSTM."
+    below, above = (
+        " Below 0 they pull against the losses nearer by.",
+        " Above 100% the losses nearer by pull against them.",
+    )
+    assert sent(whole, -0.06, 0.3) == f"{START}−6% in the trained RNN and 30% in the trained LSTM.{below}"
+    assert sent(whole, -0.001, 1.0) == f"{START}0% in the trained RNN and 100% in the trained LSTM."
+    assert sent(whole, 0.1, 1.3) == f"{START}10% in the trained RNN and 130% in the trained LSTM.{above}"
+    assert sent(whole, NAN, 0.3) == (
+        f"{START}30% in the trained LSTM. In the trained RNN there is no gradient to divide."
+    )
+    assert sent(whole, NAN, INF) == "In the trained RNN and LSTM there is no gradient to divide among the losses."
+    alone = sent(whole, 0.124, 0.3, length=2)
+    assert alone == START.replace("5 characters", "1 character") + "12% in the trained RNN and 30% in the trained LSTM."
+
+
+def test_itemized_without_a_gradient(whole: Results) -> None:
+    """Where every unit is saturated nothing arrives anywhere."""
+    model = whole.models["rnn"]
+    assert model.after is not None
+    items = model.after.inside.itemized
+    none = replace(items, h=0 * items.h, along=0 * items.along)
+    results = having(whole, "rnn", itemized=none)
+    assert itemized.finding(results).endswith(" In the trained RNN there is no gradient to divide.")
+    assert not itemized.SECTION.drawable(results, "itemized")
+    assert not itemized.SECTION.drawable(results, "share-beyond")
+
+
+# --- cell against hidden state
+
+
+def claimed(results: Results, after: int, before: int, c: Decay, h: Decay) -> Results:
+    def found(holding: int) -> Any:
+        claims = tuple(
+            SimpleNamespace(holds=n < holding, statement="c < h", measured={"a & b": 0.25, "n": NAN}) for n in range(6)
+        )
+        return SimpleNamespace(claims=lambda: claims, c=SimpleNamespace(decay=c), h=SimpleNamespace(decay=h))
+
+    return having(having(results, "lstm", cells=found(after)), "lstm", "before", cells=found(before))
+
+
+def decay(horizon: int, *, censored: bool = False, exploding: bool = False) -> Decay:
+    return Decay(horizon, censored, exploding, decay_factor=0.5, decay_time=1.44)
+
+
+def test_cells(whole: Results) -> None:
+    def said(after: int, before: int, c: Decay, h: Decay) -> str:
+        return cells.finding(claimed(whole, after, before, c, h))
+
+    assert said(3, 2, decay(12), decay(1)) == (
+        "Of 6 things often said of c and h, 3 hold in the trained LSTM, and 2 held before training. A small change of "
+        "c stays above 1% of its size for 12 characters, one of h stays above 1% of its size for 1 character."
+    )
+    assert said(1, 0, decay(20, censored=True), decay(7, exploding=True)) == (
+        "Of 6 things often said of c and h, 1 holds in the trained LSTM, and none held before training. A small change "
+        "of c is still above 1% of its size after 20 characters, where the measurement ends, one of h grows instead of "
+        "fading."
+    )
+    assert said(0, 1, decay(2), decay(2)).startswith(
+        "Of 6 things often said of c and h, none holds in the trained LSTM, and 1 held before training. A"
+    )
+    early = untrained(claimed(whole, 3, 2, decay(12), decay(4)))
+    assert cells.finding(early).startswith("Of 6 things often said of c and h, 2 hold in the untrained LSTM. A small")
+
+
+def test_table_of_claims(whole: Results) -> None:
+    table = cells.SECTION.more(claimed(whole, 1, 0, decay(2), decay(2)))
+    assert table.count("<td>yes</td>") == 1
+    assert table.count("<td>no</td>") == 5
+    assert table.count('<th scope="row">c &lt; h</th><td>a &amp; b 0.25, n nan</td>') == 6
+    assert cells.SECTION.more(unmeasured(whole, "lstm")) == ""
+
+
+# --- what a state holds
+
+
+def after_words(same: tuple[float, float], chance: tuple[float, float], plane: tuple[float, ...]) -> Any:
+    projection = SimpleNamespace(explained_variance_ratio=np.array(plane))
+    return SimpleNamespace(
+        same_word=same[0], same_letter=same[1], chance_word=chance[0], chance_letter=chance[1], projection=projection
+    )
+
+
+def test_words(whole: Results) -> None:
+    rnn, lstm = after_words((0.5, 0.75), (0.07, 0.2), (0.3, 0.1)), after_words((0.625, 1.0), (0.07, 0.2), (0.4, 0.25))
+    assert words.finding(both(whole, "words", rnn, lstm)) == (
+        "After a frequent word, the nearest other state is one after the same word in 50% of cases in the trained RNN "
+        "and 62% of cases in the trained LSTM (7% by chance), and one after a word with the same last letter in 75% "
+        "and 100% (20% by chance). Two principal components hold 40% and 65% of the variance."
+    )
+    alone = words.finding(both(whole, "words", None, lstm))
+    assert alone == (
+        "After a frequent word, the nearest other state is one after the same word in 62% of cases in the trained LSTM "
+        "(7% by chance), and one after a word with the same last letter in 100% (20% by chance). Two principal "
+        "components hold 65% of the variance."
+    )
+    none = both(whole, "words", None, None)
+    assert words.finding(none) == (
+        "The text held out has too few words that come again, or the states after them are all the same."
+    )
+    assert not words.SECTION.drawable(none, "words")
+    assert not words.SECTION.drawable(both(whole, "words", rnn, None), "words")
+    small = replace(none, settings=replace(SETTINGS, hidden_size=1))
+    assert words.finding(small) == "States of one hidden unit lie on a line: there is no plane to show them in."
+
+
+# --- symptoms
+
+
+def ill(*names: str) -> Any:
+    return SimpleNamespace(findings=tuple(Finding(n, "warning", "h < 1", {}, "a & b", "c") for n in names))
+
+
+def test_diagnosis(whole: Results) -> None:
+    def said(rnn: Any, lstm: Any) -> str:
+        return diagnosis.finding(both(whole, "diagnosis", rnn, lstm))
+
+    healthy = (
+        "None of five symptoms in the trained RNN and LSTM: no states of zeros, none saturated nearly everywhere, none "
+        "the same for different texts, every number finite, and gradients arrive."
+    )
+    assert said(ill(), ill()) == healthy
+    assert diagnosis.SECTION.more(both(whole, "diagnosis", ill(), ill())) == ""
+    assert said(ill("saturated"), ill()) == "1 symptom: in the trained RNN, saturated."
+    assert said(ill("saturated", "no learning", "saturated"), ill("all zeros")) == (
+        "4 symptoms: in the trained RNN, saturated, no learning; in the trained LSTM, all zeros."
+    )
+    alone = only(both(whole, "diagnosis", ill(), ill()), "lstm")
+    assert diagnosis.finding(alone) == healthy.replace("RNN and LSTM", "LSTM")
+    table = diagnosis.SECTION.more(both(whole, "diagnosis", ill("saturated"), ill("all zeros")))
+    assert table.count("<tr><th scope='row'>") == 2
+    assert "RNN: saturated</th><td>h &lt; 1</td><td>a &amp; b</td><td>c</td>" in table
+    assert "LSTM: all zeros" in table
+
+
+# --- real ones, whatever comes out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 10.0},  # everything saturated
+        {"learning_rate": 1e38},  # not finite after one update
+        {"hidden_size": 1, "embedding_size": 1},
+        {"distance": 2, "warm_up": 1, "trial_length": 2, "sequences": 1},
+    ],
+)
+def test_every_sentence_of_odd_studies(change: dict[str, Any]) -> None:
+    results = run(TEXT, replace(SETTINGS, backend="numpy", steps=3, **change))
+    assert (results.stopped is not None) == (change.get("learning_rate") == 1e38)
+    for section in sections.SECTIONS:
+        text = section.finding(results)
+        assert text.endswith((".", "</span>", "!", "?"))
+        assert re.search(r"\bnan\b|\binf\b|None\b(?! of)|(?<![.\d])\b1 (?!holds|is\b)\w+s\b", text) is None, text
+        assert isinstance(section.more(results), str)
+        if section.tile(results) is not None:
+            assert "nan" not in str(section.tile(results))
+    assert len(learning.SECTION.figures["loss"](results, 7.0).axes) == 1
+
+
+def test_a_loss_that_is_not_finite_is_told(whole: Results) -> None:
+    rnn = whole.models["rnn"]
+    lost = replace(rnn, curve=replace(rnn.curve, validation=[*rnn.curve.validation[:-1], (3, NAN)]))
+    results = replace(whole, models=whole.models | {"rnn": lost})
+    assert learning.finding(results) == (
+        "After 3 steps the loss of the RNN on the text held out is not finite: training has diverged."
+    )
+    tile = learning.SECTION.tile(results)
+    assert tile is not None
+    assert tile.values == {"rnn": "–", "lstm": f"{whole.models['lstm'].curve.validation[-1][1]:.2f}"}
