@@ -70,13 +70,19 @@ def finding(comparison: Comparison, key: str) -> str:
     parts = [said(name, points, key) for name, points in known.items()]
     (first, _), *_, (last, _) = next(iter(known.values()))
     start = f"Over {len(values)} seeds" if parameter == "seed" else f"From {first} to {last} {WORDS[parameter]}"
-    return f"{start} {', '.join([parts[0], *(part.replace(' goes from', ' from', 1) for part in parts[1:])])}."
+    if " goes from" in parts[0]:  # one verb is enough
+        parts[1:] = [part.replace(" goes from", " from", 1) for part in parts[1:]]
+    return f"{start} {', '.join(parts)}."
 
 
 def _change(name: str, points: list[tuple[float, float]], key: str) -> str:
     (first, start), *_, (last, end) = points
     best, peak = (min if key == "bits" else max)(points, key=lambda point: point[1])
-    text = f"the {name} goes from {_shown(start, key)} to {_shown(end, key)} {UNITS[key]}"
+    begins, ends = _shown(start, key), _shown(end, key)
+    way = f"goes from {begins} to {ends}"
+    if begins == ends:
+        way = f"{'begins and ends' if len({_shown(y, key) for _, y in points}) > 1 else 'stays'} at {ends}"
+    text = f"the {name} {way} {UNITS[key]}"
     return text if best in (first, last) else f"{text} (at best {_shown(peak, key)}, at {best})"
 
 

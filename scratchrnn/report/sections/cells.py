@@ -11,7 +11,7 @@ from scratchrnn import plots
 from scratchrnn.dynamics import CellHidden
 from scratchrnn.gradflow import Decay
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import COLORS, count, measured, not_measured
+from scratchrnn.report.words import COLORS, count, mark, measured, not_measured
 from scratchrnn.study import Results
 
 

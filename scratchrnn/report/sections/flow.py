@@ -39,7 +39,9 @@ def _said(flow: GradientFlow) -> str:
     """Where it began, where it ended, and where it was longest if that is neither."""
     longest = int(flow.horizon.argmax())
     noun = "character" if flow.horizon[-1] == 1 else "characters"
-    text = f"goes from {_mark(flow, 0)} to {_mark(flow, -1)} {noun} in {count(int(flow.steps[-1]), 'update')}"
+    first, last = _mark(flow, 0), _mark(flow, -1)
+    way = f"goes from {first} to {last}" if first != last else f"begins and ends at {last}"
+    text = f"{way} {noun} in {count(int(flow.steps[-1]), 'update')}"
     if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
         text += f" ({_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')})"
     return text

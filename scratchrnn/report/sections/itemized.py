@@ -9,7 +9,7 @@ from scratchrnn import plots
 from scratchrnn._typing import FloatArray
 from scratchrnn.report.panels import panels
 from scratchrnn.report.section import Section
-from scratchrnn.report.words import NAMES, colors, count, measured, not_measured, percent
+from scratchrnn.report.words import NAMES, colors, count, measured, not_measured
 from scratchrnn.study import Results
 
 FAR = 5  # characters

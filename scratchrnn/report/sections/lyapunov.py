@@ -38,7 +38,7 @@ def _said(m: Measurement) -> str:
     if largest == 0 or abs(largest) <= UNSURE * error:
         return "neither fades nor grows, as far as this measurement can tell"
     if largest < 0:
-        return f"fades to 1/e of its size in {_steps(-1 / largest)} where it fades most slowly"
+        return f"fades to 1/e of its size in {_steps(-1 / largest)}"
     sure = "; how sure that is cannot be told from so few steps" if isnan(error) else ": this is chaos"
     return f"grows: it is e times as large after {_steps(1 / largest)}{sure}"
 
@@ -51,12 +51,6 @@ def _exponent(m: Measurement, digits: int = 3) -> str:
     return f"{m.inside.spectrum.exponents[0]:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
-def _short(exponent: float) -> str:
-    """In two decimals, or in three where two would leave nothing of it."""
-    text = f"{exponent:.2f}" if abs(exponent) >= 0.005 else f"{exponent + 0.0:.3f}"
-    return text.replace("-", "−")
-
-
 def _spectra(results: Results, width: float) -> Figure:
     figure, ax = plots.figure(width, 3.6)
     spectra = {NAMES[cell]: m.inside.spectrum for cell, m in measured(results)[0].items()}
@@ -66,7 +60,8 @@ def _spectra(results: Results, width: float) -> Figure:
 
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
-    values = {cell: _exponent(m, digits=2) for cell, m in now.items()}
+    # two digits, where they leave something of it
+    values = {cell: _exponent(m, 2 if abs(m.inside.spectrum.exponents[0]) >= 0.005 else 3) for cell, m in now.items()}
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 

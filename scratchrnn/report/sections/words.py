@@ -27,7 +27,7 @@ def finding(results: Results) -> str:
     same = [f"{words.same_word:.0%} of cases in the {when} {name}" for name, words in found.items()]
     letter = [f"{words.same_letter:.0%}" for words in found.values()]
     plane = [f"{words.projection.explained_variance_ratio[:2].sum():.0%}" for words in found.values()]
-    return (
+    text = (
         f"After a frequent word, the nearest other state is one after the same word in {' and '.join(same)} "
         f"({first.chance_word:.0%} by chance), and one after a word with the same last letter in "
         f"{' and '.join(letter)} ({first.chance_letter:.0%} by chance). Two principal components hold "
