@@ -191,7 +191,8 @@ def test_lyapunov(whole: Results, exponent: float, error: float, said: str) -> N
     assert lyapunov.finding(results) == (
         "How long does a small change of the state last? Where it lasts longest, in the trained RNN "
         f"{said}; in the trained LSTM it fades to 1/e of its size in 2.0 characters. Training moved the largest "
-        f"exponent from −{-before['rnn']:.3f} to {after} in the RNN and from −{-before['lstm']:.3f} to −0.500 in the LSTM."
+        f"exponent from −{-before['rnn']:.3f} to {after} in the RNN and from −{-before['lstm']:.3f} to −0.500 in "
+        "the LSTM."
     )
     tile = lyapunov.SECTION.tile(results)
     assert tile is not None
@@ -516,4 +517,4 @@ def test_a_horizon_that_stays_is_not_said_to_go(whole: Results) -> None:
     calm = np.zeros_like(one.flow.censored)
     same = replace(one.flow, horizon=np.full_like(one.flow.horizon, 8), censored=calm, exploding=calm)
     text = flow.finding(replace(whole, models={"rnn": replace(one, flow=same)}))
-    assert text == "While it learned, the horizon of the RNN's gradient is 8 characters before and after 3 updates."
+    assert text == "While it learned, the horizon of the RNN's gradient begins and ends at 8 characters in 3 updates."

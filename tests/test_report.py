@@ -204,8 +204,22 @@ def test_what_training_did_is_a_sentence() -> None:
     both = words.trained("the horizon", {"RNN": moved, "LSTM": left})
     assert both == "Training moved the horizon from 6 to 11 in the RNN and left it at 8 in the LSTM."
     assert words.trained("x", {"RNN": left, "LSTM": left}) == "Training left x at 8 in the RNN and at 8 in the LSTM."
-    assert words.percent(0.004) == "under 1%"
-    assert words.percent(-0.2) == "−20%"
+
+
+def test_horizon_that_stays_is_not_said_to_go(whole: Results) -> None:
+    flow = whole.models["rnn"].flow
+    assert flow is not None
+    horizon = np.full_like(flow.horizon, 8)
+
+    def text(values: np.ndarray) -> str:
+        calm = replace(
+            flow, horizon=values, censored=np.zeros_like(flow.censored), exploding=np.zeros_like(flow.exploding)
+        )
+        return sections.flow.finding(replace(whole, models={"rnn": replace(whole.models["rnn"], flow=calm)}))
+
+    assert "gradient begins and ends at 8 characters in" in text(horizon)
+    horizon[-1] = 10
+    assert "gradient goes from 8 to 10 characters in" in text(horizon)
 
 
 def test_what_was_measured_has_units_and_marks(whole: Results) -> None:

@@ -66,16 +66,6 @@ def rule(results: Results, m: Measurement) -> str:
     return f"{m.memory.seed_rule}{'+' if m.memory.seed_rule >= results.settings.trial_length else ''}"
 
 
-def percent(share: float) -> str:
-    """A share of 1 as a whole percentage; "under 1%" where only rounding makes it 0.
-
-    >>> percent(0.113), percent(-0.001), percent(0.0)
-    ('11%', 'under 1%', '0%')
-    """
-    text = f"{share:.0%}".replace("-", "−")
-    return "under 1%" if share and text.lstrip("−") == "0%" else text
-
-
 def trained(what: str, changes: Mapping[str, tuple[str, str]]) -> str:
     """What training did to a number of each model, given as it is written before and after: a sentence.
 

@@ -39,11 +39,9 @@ def _said(flow: GradientFlow) -> str:
     """Where it began, where it ended, and where it was longest if that is neither."""
     longest = int(flow.horizon.argmax())
     noun = "character" if flow.horizon[-1] == 1 else "characters"
-    begins, ends, updates = _mark(flow, 0), _mark(flow, -1), count(int(flow.steps[-1]), "update")
-    same = begins == ends
-    text = (
-        f"is {ends} {noun} before and after {updates}" if same else f"goes from {begins} to {ends} {noun} in {updates}"
-    )
+    first, last = _mark(flow, 0), _mark(flow, -1)
+    way = f"goes from {first} to {last}" if first != last else f"begins and ends at {last}"
+    text = f"{way} {noun} in {count(int(flow.steps[-1]), 'update')}"
     if flow.horizon[longest] > max(flow.horizon[0], flow.horizon[-1]):
         text += f" ({_mark(flow, longest)} after {count(int(flow.steps[longest]), 'update')})"
     return text

@@ -60,10 +60,8 @@ def _spectra(results: Results, width: float) -> Figure:
 
 def _tile(results: Results) -> Tile | None:
     now, when = measured(results)
-    # in three decimals where two would leave nothing of it
-    values = {
-        cell: _exponent(m, digits=2 if abs(m.inside.spectrum.exponents[0]) >= 0.005 else 3) for cell, m in now.items()
-    }
+    # two digits, where they leave something of it
+    values = {cell: _exponent(m, 2 if abs(m.inside.spectrum.exponents[0]) >= 0.005 else 3) for cell, m in now.items()}
     return Tile("Largest Lyapunov exponent", values, f"per character, {when}") if now else None
 
 

@@ -12,7 +12,6 @@ from scratchrnn.report.words import count, measured, not_measured, number
 from scratchrnn.study import Results
 
 LAG = 20  # characters
-RIGHT = 1.05  # times too small or too large that still counts as right
 
 
 def finding(results: Results) -> str:
