@@ -7,8 +7,6 @@ from typing import Any
 
 from scratchrnn.study import Results
 
-INF, NAN = float("inf"), float("nan")
-
 
 def only(results: Results, *names: str) -> Results:
     """The same study, of fewer models."""
