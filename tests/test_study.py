@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from scratchrnn.data import split, unigram_entropy
 from scratchrnn.losses import cross_entropy
@@ -81,6 +82,19 @@ def test_both_models_are_trained_and_measured(whole: Results) -> None:
         assert one.sample is not None
         assert len(one.sample) == 40
         assert one.model.vocabulary.characters == "".join(sorted(set(TEXT)))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Apple's BLAS cannot be limited")
+def test_blas_has_one_thread_meanwhile_and_as_many_as_before_afterwards() -> None:
+    def threads() -> set[int]:
+        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+    seen: set[int] = set()
+    with threadpool_limits(limits=2, user_api="blas"):
+        assert threads() == {2}  # of NumPy's BLAS, and SciPy's: otherwise nothing is limited
+        run(TEXT, replace(SETTINGS, steps=1, cells=("rnn",)), tell=lambda progress: seen.update(threads()))
+        assert threads() == {2}
+    assert seen == {1}
 
 
 def test_same_seed_same_numbers(whole: Results) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from matplotlib.axes import Axes
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from scratchrnn.report.drawing import NARROW, WIDE
+from scratchrnn.report.words import NAMES, measured
+from scratchrnn.study import Measurement, Results
 
 
 def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -23,3 +25,12 @@ def panels(names: Sequence[str], width: float, height: float) -> tuple[Figure, l
     for ax, name in zip(axes, names, strict=True):
         ax.set_title(name)
     return figure, axes
+
+
+def each_model(results: Results, width: float, height: float, draw: Callable[[Axes, Measurement], object]) -> Figure:
+    """A figure with one axes for each model, on which `draw` puts its latest measurement."""
+    now = measured(results)[0]
+    figure, axes = panels([NAMES[cell] for cell in now], width, height)
+    for ax, measurement in zip(axes, now.values(), strict=True):
+        draw(ax, measurement)
+    return figure

@@ -212,7 +212,7 @@ def _next(cell: str, steps: Iterator[Step]) -> Step:
 
 def _after(results: Results, held_out: IntArray, training: str) -> Stage:
     """Measure and write, but for a model that has no finite loss any more: there is nothing to be found in it."""
-    settings = results.settings
+    settings, finite = results.settings, []
     for cell, one in results.models.items():
         yield Progress("measure trained", cell)
         updates = len(one.curve.bits)
@@ -222,14 +222,12 @@ def _after(results: Results, held_out: IntArray, training: str) -> Stage:
             results.stopped = results.stopped or f"{cell}: the loss on the text held out is not finite"
             continue
         one.after = measure(one.model, held_out, settings)
-    for cell, one in results.models.items():
+        finite.append(cell)
+    for cell in finite:
         yield Progress("write samples", cell)
+        one = results.models[cell]
         rng = np.random.default_rng(settings.seed)
-        try:
-            one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
-        except ValueError as error:  # a logit is NaN
-            results.stopped = results.stopped or f"{cell}: {error}"
-            continue
+        one.sample = one.model.sample(results.prompt, settings.sample_length, rng=rng, temperature=0.8)
         one.known_words = _known_words(results.prompt, one.sample, training)
 
 

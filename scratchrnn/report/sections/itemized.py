@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn._typing import FloatArray
-from scratchrnn.report.panels import panels
+from scratchrnn.report.panels import each_model
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, colors, count, measured, not_measured
 from scratchrnn.study import Results
@@ -47,11 +47,7 @@ def _shares(results: Results) -> dict[str, FloatArray]:
 
 
 def _map(results: Results, width: float) -> Figure:
-    now = {NAMES[cell]: m.inside.itemized for cell, m in measured(results)[0].items()}
-    figure, axes = panels(list(now), width, 3.6)
-    for ax, found in zip(axes, now.values(), strict=True):
-        plots.itemized_map(ax, found)
-    return figure
+    return each_model(results, width, 3.6, lambda ax, m: plots.itemized_map(ax, m.inside.itemized))
 
 
 def _far(results: Results, width: float) -> Figure:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from scratchrnn import plots
 from scratchrnn.gradflow import SingularValues
-from scratchrnn.report.panels import panels
+from scratchrnn.report.panels import each_model
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, count, measured, not_measured, number
 from scratchrnn.study import Results
@@ -42,19 +42,11 @@ def _kept(one: SingularValues) -> str:
 
 
 def _singular(results: Results, width: float) -> Figure:
-    now = {NAMES[cell]: m.inside.singular for cell, m in measured(results)[0].items()}
-    figure, axes = panels(list(now), width, 3.4)
-    for ax, found in zip(axes, now.values(), strict=True):
-        plots.singular_values(ax, found)
-    return figure
+    return each_model(results, width, 3.4, lambda ax, m: plots.singular_values(ax, m.inside.singular))
 
 
 def _connectivity(results: Results, width: float) -> Figure:
-    now = {NAMES[cell]: m.inside.connectivity.norm[0] for cell, m in measured(results)[0].items()}
-    figure, axes = panels(list(now), width, 3.6)
-    for ax, norm in zip(axes, now.values(), strict=True):
-        plots.connectivity(ax, norm)
-    return figure
+    return each_model(results, width, 3.6, lambda ax, m: plots.connectivity(ax, m.inside.connectivity.norm[0]))
 
 
 def _drawable(results: Results, figure: str) -> bool:

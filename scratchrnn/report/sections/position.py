@@ -7,7 +7,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from scratchrnn import plots
-from scratchrnn.report.panels import panels
+from scratchrnn.report.panels import each_model
 from scratchrnn.report.section import Section
 from scratchrnn.report.words import NAMES, count, measured, not_measured
 from scratchrnn.study import Measurement, Results
@@ -53,11 +53,7 @@ def _said(m: Measurement) -> str:
 
 
 def _maps(results: Results, width: float) -> Figure:
-    now = {NAMES[cell]: m.inside.position for cell, m in measured(results)[0].items()}
-    figure, axes = panels(list(now), width, 3.2)
-    for ax, found in zip(axes, now.values(), strict=True):
-        plots.position_map(ax, found)
-    return figure
+    return each_model(results, width, 3.2, lambda ax, m: plots.position_map(ax, m.inside.position))
 
 
 SECTION = Section(
