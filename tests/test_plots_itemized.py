@@ -54,6 +54,7 @@ def test_other_gradients_layers_and_samples(items: Itemized) -> None:
         ({"of": "c", "layer": 0}, items.c[0, :, :, 0]),
         ({"of": "input", "sample": 1}, items.input[:9, :9, 1]),  # its own steps alone
         ({"layer": -2, "sample": 1}, items.h[0, :9, :9, 1]),
+        ({"of": "weight_hh_l1", "sample": 1}, items.weights["weight_hh_l1"]),
     ]:
         figure, ax = plots.figure()
         plots.itemized_map(ax, items, **options)  # type: ignore[arg-type]
@@ -106,7 +107,11 @@ ERRORS: list[tuple[Callable[[Axes, Itemized], Any], type[Exception], str]] = [
     (lambda ax, _: plots.itemized_map(ax, {}), TypeError, "items: expected what itemized"),  # type: ignore[arg-type]
     (lambda ax, i: plots.itemized_map(ax, i, ["a"]), ValueError, "labels: expected 12, .* got 1"),
     (lambda ax, i: plots.itemized_map(ax, i, sample=2), ValueError, "sample: expected an integer from 0 to 1; got 2"),
-    (lambda ax, i: plots.itemized_map(ax, i, of="g"), ValueError, "of: expected one of h, c, input; got 'g'"),
+    (
+        lambda ax, i: plots.itemized_map(ax, i, of="g"),
+        ValueError,
+        "of: expected one of h, c, input, weight_ih_l0, .*; got 'g'",
+    ),
     (lambda ax, i: plots.itemized_map(ax, i, layer=2), ValueError, "layer: expected an integer from -2 to 1; got 2"),
     (lambda ax, i: plots.itemized_map(ax, i, bottom=1), ValueError, "bottom: expected a number below 1; got 1"),
     (lambda ax, _: plots.share_beyond(ax, {}), ValueError, "shares: expected at least one"),

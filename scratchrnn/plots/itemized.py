@@ -42,10 +42,11 @@ def itemized_map(
         What was read at each of the sample's steps, such as its character; see `visible`. They are left out for step
         numbers where not even small ones fit.
     sample : int
-    of : "h", "c" or "input"
-        Which gradient: of the hidden states, the cell states, or the input.
+    of : "h", "c", "input", or the name of a weight
+        Which gradient: of the hidden states, the cell states, or the input; or what each step adds to the gradient of a
+        weight, such as "weight_hh_l0", over all samples together, whatever `sample` is.
     layer : int
-        From 0; the last when absent. Not looked at for the input.
+        From 0; the last when absent. Not looked at for the input and for weights.
     bottom : float
         The colours span this share of the largest norm to the largest, on a logarithmic scale; what is below has the
         lowest colour. Between 0 and 1, both excluded.
@@ -85,7 +86,10 @@ def itemized_map(
         ax.xaxis.set_major_locator(whole_numbers())
     if texts is None or not _label_rows(ax, texts):
         ax.yaxis.set_major_locator(whole_numbers())
-    ax.set_xlabel("Gradient of the input at step k" if of == "input" else f"Gradient of {of} after reading, step k")
+    if of in items.weights:
+        ax.set_xlabel(f"What step k adds to the gradient of {of}")
+    else:
+        ax.set_xlabel("Gradient of the input at step k" if of == "input" else f"Gradient of {of} after reading, step k")
     ax.set_ylabel("Loss after reading, step t")
 
 
@@ -146,12 +150,14 @@ def share_beyond(
 
 
 def _norms(items: Any, sample: Any, of: Any, layer: Any) -> FloatArray:
-    """(n, n), of the sample's own steps."""
+    """(n, n), of the sample's own steps; of a weight (T, T)."""
     if not isinstance(items, Itemized):
         raise TypeError(f"items: expected what itemized() returned; got {describe(items)}")
     b = check_int("sample", sample, least=0, most=len(items.lengths) - 1)
+    if of in items.weights:
+        return items.weights[of]
     if of not in _KINDS:
-        raise ValueError(f"of: expected one of {', '.join(_KINDS)}; got {of!r}")
+        raise ValueError(f"of: expected one of {', '.join((*_KINDS, *items.weights))}; got {of!r}")
     norms: FloatArray | None = getattr(items, of)
     if norms is None:
         raise ValueError("of: expected 'h' or 'input' for an RNN, which has no cell state; got 'c'")
