@@ -6,6 +6,7 @@ gets the same bits as from one call.
 """
 
 SUM_ROWS = 128  # (t, b) pairs of one block, about
+SUM_ROWS_CUDA = 2048  # the same on a GPU, which many rows keep busy
 
 
 def block_steps(batch: int) -> int:
@@ -15,3 +16,14 @@ def block_steps(batch: int) -> int:
     (128, 2, 1)
     """
     return max(1, SUM_ROWS // max(1, batch))
+
+
+def block_steps_cuda(batch: int) -> int:
+    """The same on a GPU: a multiple of 4, so that every block begins at 16 bytes, whatever the widths of the arrays.
+
+    Where a matrix begins decides how it is read, and may decide how its product is summed.
+
+    >>> block_steps_cuda(1), block_steps_cuda(50), block_steps_cuda(1000)
+    (2048, 40, 4)
+    """
+    return 4 * max(1, SUM_ROWS_CUDA // (4 * max(1, batch)))

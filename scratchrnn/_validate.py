@@ -113,7 +113,7 @@ def check_array(
     # the usual case: most dtypes are one object for all arrays, and the same object is quicker to see than an equal one
     if type(value) is np.ndarray and value.dtype is dtype and (shape is None or value.shape == shape):
         return value
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or on_device(value):
         raise TypeError(f"{name}: expected a NumPy array; got {describe(value)}")
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
         raise TypeError(f"{name}: expected a plain NumPy array; got {type(value).__name__}, whose arithmetic differs")
@@ -128,6 +128,51 @@ def check_array(
         because = f" {reason}" if reason else ""
         raise ValueError(f"{name}: expected shape {shape}{because}; got {value.shape}")
     return value
+
+
+def on_device(value: Any) -> bool:
+    """Whether this is an array on a CUDA device: torch's, cupy's, Numba's, or another's that says so."""
+    return type(value) is not np.ndarray and getattr(value, "__cuda_array_interface__", None) is not None
+
+
+def check_device_array(
+    name: str,
+    value: Any,
+    *,
+    shape: tuple[int, ...] | None = None,
+    dtype: DType | None = None,
+    why: str | Callable[[], str] = "",
+) -> Any:
+    """Return `value` if it is an array on a CUDA device, of exactly this shape and dtype and in C order.
+
+    Parameters and errors as in `check_array`.
+    """
+    if not on_device(value):
+        raise TypeError(f"{name}: expected an array on the CUDA device, beside the others; got {describe(value)}")
+    described = value.__cuda_array_interface__
+    got, found = tuple(described["shape"]), np.dtype(described["typestr"])
+    wanted = list(DTYPES.values()) if dtype is None else [dtype]
+    if found not in wanted:
+        raise TypeError(f"{name}: expected dtype {' or '.join(d.name for d in wanted)}; got {found}")
+    if shape is not None and got != shape:
+        reason = why if isinstance(why, str) else why()
+        raise ValueError(f"{name}: expected shape {shape}{f' {reason}' if reason else ''}; got {got}")
+    check_c_order(name, value)
+    return value
+
+
+def check_c_order(name: str, value: Any) -> None:
+    """Raise unless an array on a CUDA device is C-contiguous."""
+    described = value.__cuda_array_interface__
+    shape, strides = tuple(described["shape"]), described.get("strides")
+    step = np.dtype(described["typestr"]).itemsize
+    packed = [step * math.prod(shape[n + 1 :]) for n in range(len(shape))]
+    apart = strides is not None and any(n > 1 and a != b for n, a, b in zip(shape, strides, packed, strict=True))
+    if apart and 0 not in shape:
+        raise ValueError(
+            f"{name}: expected an array in C order, since it is on a device and taken as it is; got strides {strides} "
+            f"for shape {shape} (torch's .contiguous() makes one)"
+        )
 
 
 def check_mask(name: str, value: Any, *, shape: tuple[int, ...], why: str) -> BoolArray:
@@ -154,9 +199,11 @@ def describe(value: Any) -> str:
     """Name what came, briefly: type, and the value where it is short."""
     if isinstance(value, np.ma.MaskedArray):
         return f"a masked array of shape {value.shape} and dtype {value.dtype}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not on_device(value):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     kind = type(value).__name__
+    if on_device(value):
+        return f"an array on a CUDA device ({type(value).__module__}.{kind})"
     if isinstance(value, (list, tuple, dict, set)) and len(value) > 10:
         return f"{kind} of {len(value)}"
     text = repr(value)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from scratchrnn._validate import check_positive_int
+from scratchrnn._validate import check_c_order, check_positive_int, describe, on_device
+from scratchrnn.kernels import arrays as arrays  # for layers, which go through this door too
 from scratchrnn.kernels import blocks
-from scratchrnn.kernels import memory as memory  # for layers, which go through this door too
+from scratchrnn.kernels import memory as memory  # likewise
 
 
 class BackendUnavailableError(RuntimeError):
@@ -28,6 +29,11 @@ class BackendUnavailableError(RuntimeError):
 
 def _always() -> str | None:
     return None
+
+
+def _why_no_cuda() -> str | None:
+    reason: str | None = _kernel_module("cuda", "availability").why_unavailable()
+    return reason
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Backend:
     summary: str
     folder: str  # of kernels/
     why_unavailable: Callable[[], str | None] = _always  # None: it can run here
+    block_steps: Callable[[int], int] = blocks.block_steps  # of its sums over time, by the size of a batch
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -49,12 +56,13 @@ class Backend:
 
 @dataclass(frozen=True)
 class Kernels:
-    """A backend, loaded: its modules."""
+    """A backend, loaded: its modules, and what layers do with arrays between its calls."""
 
     name: str
     rnn: ModuleType  # infer, forward, backward, preactivations
     lstm: ModuleType  # the same, and activate
     linear: ModuleType  # forward, backward
+    arrays: Any = arrays  # kernels/arrays.py, or within `placed` what stands for it on a device
 
 
 REGISTRY: dict[str, Backend] = {
@@ -62,6 +70,7 @@ REGISTRY: dict[str, Backend] = {
     for backend in [
         Backend("numba", ("cpu",), "compiled on first use, all cores", "cpu"),
         Backend("numpy", ("cpu",), "the definition: plain NumPy, one line per equation", "numpy"),
+        Backend("cuda", ("cuda",), "NVIDIA GPUs through numba.cuda", "cuda", _why_no_cuda, blocks.block_steps_cuda),
     ]
 }
 
@@ -131,15 +140,63 @@ def _import(name: str, folder: str) -> Kernels:
     return Kernels(name, *(importlib.import_module(f"{package}.{module}") for module in ("rnn", "lstm", "linear")))
 
 
-def block_steps(batch: int) -> int:
-    """Time steps of one block of the kernels' sums over time, for a batch of this size.
+@contextmanager
+def _arrays_on_device(lead: Any) -> Iterator[Any]:
+    with _kernel_module("cuda", "arrays").Arrays(lead) as on:
+        yield on
 
-    The same for every backend. A sequence cut at multiples of it has the gradients of the whole one, bit for bit.
 
-    >>> block_steps(8)
-    16
+def arrays_at(lead: Any) -> AbstractContextManager[Any]:
+    """What layers do with arrays, for those that are where `lead` is: `kernels/arrays.py`, or its like on a device.
+
+    There it is done on the stream that `lead`'s owner is using.
     """
-    return int(blocks.block_steps(batch))
+    return _arrays_on_device(lead) if on_device(lead) else nullcontext(arrays)
+
+
+@contextmanager
+def _on_device(kernels: Kernels, lead: Any) -> Iterator[Kernels]:
+    with _arrays_on_device(lead) as on:
+        yield replace(kernels, arrays=on)
+
+
+def placed(kernels: Kernels, name: str, lead: Any) -> AbstractContextManager[Kernels]:
+    """The backend, for arrays that are where `lead`, the argument `name`, is.
+
+    Raises
+    ------
+    TypeError
+        It is on a device that the backend does not run on.
+    ValueError
+        It is on a device, and not in C order.
+    """
+    if not on_device(lead):
+        return nullcontext(kernels)
+    if "cuda" not in _record(kernels.name).devices:
+        able = ", ".join(repr(backend.name) for backend in known() if "cuda" in backend.devices)
+        raise TypeError(
+            f"{name}: expected a NumPy array, since backend {kernels.name!r} runs on the CPU; got {describe(lead)}, "
+            f"which backend {able} takes"
+        )
+    check_c_order(name, lead)
+    return _on_device(kernels, lead)
+
+
+def block_steps(batch: int, backend: str | None = None) -> int:
+    """Time steps of one block of a backend's sums over time, for a batch of this size.
+
+    A sequence cut at multiples of it has the gradients of the whole one, bit for bit.
+
+    Parameters
+    ----------
+    batch : int
+    backend : str, optional
+        A backend's name. When absent, the one of the enclosing `use_backend`, else the default.
+
+    >>> block_steps(8), block_steps(8, "cuda")
+    (16, 256)
+    """
+    return int(_record(current() if backend is None else backend).block_steps(batch))
 
 
 @contextmanager
@@ -160,8 +217,8 @@ def use_backend(name: str) -> Iterator[Backend]:
         _current.reset(token)
 
 
-def _cpu(module: str) -> ModuleType:
-    return importlib.import_module(f"{__package__}.kernels.cpu.{module}")
+def _kernel_module(folder: str, module: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.kernels.{folder}.{module}")
 
 
 def set_num_threads(n: int) -> None:
@@ -189,7 +246,7 @@ def set_num_threads(n: int) -> None:
     2
     >>> set_num_threads(before)
     """
-    _cpu("threads").set_num_threads(check_positive_int("n", n))
+    _kernel_module("cpu", "threads").set_num_threads(check_positive_int("n", n))
 
 
 def get_num_threads() -> int:
@@ -200,7 +257,7 @@ def get_num_threads() -> int:
     ValueError
         The environment variable SCRATCHRNN_NUM_THREADS decides, and is not a whole number of at least 1.
     """
-    return int(_cpu("threads").get_num_threads())
+    return int(_kernel_module("cpu", "threads").get_num_threads())
 
 
 def release_memory() -> None:
@@ -208,11 +265,26 @@ def release_memory() -> None:
 
     Big arrays that a layer or a kernel makes (outputs, traces, gradients, workspace) stand on memory that earlier ones
     left when they died: fresh memory would cost a quarter of a call. At most 512 MiB wait so, and never more than were
-    in use at once recently. Live arrays are untouched.
+    in use at once recently. Live arrays are untouched. The backend "cuda" keeps memory of the device likewise, without
+    that bound.
 
     >>> release_memory()
     """
     memory.release()
+    _kernel_module("cuda", "driver").release_memory()
+
+
+def cuda_facts() -> dict[str, Any]:
+    """What the backend "cuda" would run on, for `scratchrnn info`.
+
+    Returns
+    -------
+    dict
+        "driver": the newest CUDA that the driver runs, or None. "devices": each one's name and compute capability.
+        "toolkit": version of the toolkit that is installed as Python packages, or None.
+    """
+    facts: dict[str, Any] = _kernel_module("cuda", "availability").describe()
+    return facts
 
 
 def kernel_cache_folder() -> Path:
@@ -225,4 +297,4 @@ def kernel_cache_folder() -> Path:
     OSError
         The user has no home folder, and no environment variable names another.
     """
-    return Path(_cpu("jit").cache_folder())
+    return Path(_kernel_module("cpu", "jit").cache_folder())

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import describe
 from scratchrnn.trace import (
@@ -29,7 +30,6 @@ from scratchrnn.trace import (
     LayerGradients,
     LayerTrace,
     Trace,
-    reverse_time,
 )
 
 GATES = "ifgo"
@@ -123,7 +123,7 @@ def first_nonfinite(record: Trace | Gradients) -> NonFinite | None:
 def _of_trace(key: Key, part: LayerTrace) -> Iterator[tuple[NonFinite, int]]:
     """The first in each array, with the array's place in the order of computation."""
     lstm = part._c is not None
-    read = reverse_time(part.input, part.lengths) if part.reverse else part.input
+    read = backends.arrays.reverse_time(part.input, part.lengths) if part.reverse else part.input
     arrays = [("h_0", part.h[:1])] + ([("c_0", part.c[:1])] if lstm else []) + [("input", read)]
     arrays += _by_gate(part.a, lstm) + ([("c", part.c[1:])] if lstm else []) + [("h", part.h[1:])]
     for rank, (name, array) in enumerate(arrays):

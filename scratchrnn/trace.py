@@ -8,6 +8,9 @@ or not the input had a batch. They stand in the direction's own order of work: s
 and slot t+1 the state after its step t. The reverse direction starts at each sequence's true end, so its step 0 reads
 the last input; `LayerTrace.by_time` turns its arrays round to the input's order. Beyond a sequence's end, everything
 is exactly zero.
+
+Where the layer read an array on a CUDA device, all of these are arrays there, in the order of the stream that the
+layer's call was on; only `lengths` is on the host.
 """
 
 from __future__ import annotations
@@ -16,35 +19,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 
 State = FloatArray | tuple[FloatArray, FloatArray]
 Key = tuple[int, str]  # layer from 0, "forward" or "reverse"
 Part = TypeVar("Part")
-Number = TypeVar("Number", bound=np.generic)
 
 DIRECTIONS = ("forward", "reverse")
 PER_STEP = ("h", "c", "i", "f", "g", "o", "a", "gates")
 NO_LAYERS = "nothing per time step was kept; forward and backward of a recurrent layer keep it, checkpointed does not"
-
-
-def reverse_time(array: NDArray[Number], lengths: IntArray) -> NDArray[Number]:
-    """Turn each sequence of `array` (T, B, ·) round within its own length (B,); a copy, and its own inverse."""
-    steps = array.shape[0]
-    if (lengths == steps).all():
-        return array[::-1].copy()
-    t = np.arange(steps)[:, None]
-    source = np.where(t < lengths, lengths - 1 - t, t)  # (T, B)
-    return np.take_along_axis(array, source[:, :, None], axis=0)
-
-
-def zero_padding(array: FloatArray, lengths: IntArray) -> None:
-    """Set everything beyond each sequence's end to exactly zero, in place."""
-    if (lengths < array.shape[0]).any():
-        array[np.arange(array.shape[0])[:, None] >= lengths] = 0
 
 
 class Recomputes(Protocol):
@@ -157,7 +141,8 @@ class LayerTrace:
 
     def at_end(self, array: FloatArray) -> FloatArray:
         """Slot of each sequence's own end of a state array (T+1, B, ·): (B, ·), a copy."""
-        return array[self.lengths, np.arange(len(self.lengths))]
+        with backends.arrays_at(array) as arrays:
+            return arrays.states_at(arrays.take(array), self.lengths)
 
     def by_time(self, array: FloatArray) -> FloatArray:
         """Put an array (T, B, ·) of this direction's steps into the input's order of time.
@@ -170,7 +155,10 @@ class LayerTrace:
                 f"array: expected {len(self.input)} steps along axis 0 (for a state array leave out slot 0, "
                 f"as in h[1:]); got {array.shape[0]}"
             )
-        return reverse_time(array, self.lengths) if self.reverse else array
+        if not self.reverse:
+            return array
+        with backends.arrays_at(array) as arrays:
+            return arrays.reverse_time(arrays.take(array), self.lengths)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,12 @@ import numpy as np
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_positive_int
-from scratchrnn.backends import Kernels, memory
+from scratchrnn.backends import Kernels, arrays, memory
 from scratchrnn.bptt.full import Cotangent, check_unwrapped
 from scratchrnn.layers import direction, edge
 from scratchrnn.layers.direction import Cell, Weights
 from scratchrnn.layers.stack import Recurrent
-from scratchrnn.trace import Gradients, LayerTrace, State, zero_padding
+from scratchrnn.trace import Gradients, LayerTrace, State
 
 
 def checkpointed(
@@ -54,8 +54,8 @@ def checkpointed(
         is called once for each segment, from the last to the first, with the segment's output in the layer's own
         layout and the time step that it starts at. So neither has to exist for the whole sequence. Absent: zero.
     every : int, optional
-        Steps of a segment, √T when absent; rounded up to a multiple of `backends.block_steps(B)`, since cuts elsewhere
-        would round the sums over time differently.
+        Steps of a segment, √T when absent; rounded up to a multiple of `backends.block_steps(B, ...)` of the layer's
+        backend, since cuts elsewhere would round the sums over time differently.
     d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
         As in `layer.backward`: at each sequence's own end.
     clip : float, optional
@@ -97,7 +97,9 @@ def checkpointed(
         )
     xs, h_0, c_0, ns, batched = layer._view(x, state, lengths)
     steps, batch, _ = xs.shape
-    parts = direction.segments(steps, batch, None if every is None else check_positive_int("every", every))
+    kernels = backends.load(layer.backend)
+    every = None if every is None else check_positive_int("every", every)
+    parts = direction.segments(steps, batch, kernels.name, every)
     d_h_n, d_c_n = (*layer._enter_state("d_state", d_state, batch, batched), None)[:2]
     d_of = _by_segment(layer, d_output, x.shape, batched)
 
@@ -108,7 +110,7 @@ def checkpointed(
         strand.d_c_n = None if d_c_n is None else d_c_n[n]
     dx = memory.empty(xs.shape, layer.dtype)
     bound = edge.enter_clip(clip, layer.dtype)
-    run = _Run(backends.load(layer.backend), layer.cell, xs, ns, strands, dx, bound)
+    run = _Run(kernels, layer.cell, xs, ns, strands, dx, bound)
 
     starts: list[States] = [[(h_0[n], None if c_0 is None else c_0[n]) for n in range(layer.num_layers)]]
     for part in parts[:-1]:
@@ -174,7 +176,7 @@ class _Run:
     def read(self, part: slice) -> FloatArray:
         """One segment of x, zero on padding: a copy."""
         x = memory.copy(self.x[part])
-        zero_padding(x, direction.lengths_in(self.lengths, part))
+        arrays.zero_padding(x, direction.lengths_in(self.lengths, part))
         return x
 
     @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch

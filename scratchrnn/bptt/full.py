@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_array, describe
+from scratchrnn._validate import check_array, check_device_array, describe, on_device
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.trace import Gradients, State
@@ -49,7 +49,8 @@ def full(
     trace = layer.forward(x, state, lengths)
     if callable(d_output):
         d = d_output(trace.output, 0)
-        d_output = check_array("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
+        check = check_device_array if on_device(trace.output) else check_array
+        d_output = check("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
     return layer.backward(trace, d_output, d_state, clip=clip, cut=cut, detach_h=detach_h)
 
 

@@ -87,7 +87,7 @@ def truncated(
     check_unwrapped(layer)
     check_stream_layer(layer)
     check_positive_int("k1", k1), check_positive_int("k2", k2)
-    trace = layer.forward(x, state, lengths)
+    trace = layer.forward(check_array("x", x, dtype=layer.dtype), state, lengths)
     d = _whole_cotangent(layer, trace, d_output, k1, k2)
     return _truncated(layer, trace, d, d_state, k1, k2)
 
@@ -168,7 +168,7 @@ def truncation_bias(
         raise TypeError(f"k2: expected a sequence of at least one integer; got {describe(k2)}")
     reach = [check_positive_int(f"k2[{n}]", k) for n, k in enumerate(k2)]
     stride = [k if k1 is None else check_positive_int("k1", k1) for k in reach]
-    trace = layer.forward(x, state, lengths)
+    trace = layer.forward(check_array("x", x, dtype=layer.dtype), state, lengths)
     steps = len(trace[0].input)
     d = _whole_cotangent(layer, trace, d_output, steps, steps)
     full = _vectors(layer.backward(trace, d))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-PACKAGES = ("numpy", "numba", "scipy", "matplotlib", "safetensors", "torch", "numba-cuda")
+PACKAGES = ("numpy", "numba", "scipy", "matplotlib", "safetensors", "torch", "numba-cuda", "cuda-bindings")
 VARIABLES = (
     "SCRATCHRNN_NUM_THREADS", "SCRATCHRNN_CACHE_DIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
 )  # fmt: skip
@@ -22,7 +22,7 @@ VARIABLES = (
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Print versions, CPU, threads, the folder of compiled kernels, and each backend with the reason if it cannot run.
+    """Print versions, CPU, GPU, threads, the folder of compiled kernels, each backend and the reason if it cannot run.
 
     Examples:
 
@@ -62,6 +62,7 @@ def collect() -> dict[str, Any]:
         "threads": backends.get_num_threads(),
         "kernel_cache": _kernel_cache(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "cuda": backends.cuda_facts(),
         "backends": [
             {
                 "name": backend.name,
@@ -124,6 +125,7 @@ def blas_threads() -> int | None:
 
 def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     cpu, blas = facts["cpu"], facts["blas"]
@@ -147,11 +149,19 @@ def _print(facts: dict[str, Any]) -> None:
     table.add_row("blas", f"{blas['name']} {blas['version']}, {threads}")
     variables = ", ".join(f"{name}={value}" for name, value in facts["environment"].items())
     table.add_row("environment", variables or f"none of {', '.join(VARIABLES)} is set")
+    table.add_row("cuda", _cuda_line(facts["cuda"]))
     for n, backend in enumerate(facts["backends"]):
-        state = "[green]usable[/]" if backend["usable"] else f"[red]not usable[/]: {backend['why_not']}"
+        state = "[green]usable[/]" if backend["usable"] else f"[red]not usable[/]: {escape(backend['why_not'])}"
         default = ", default" if backend["default"] else ""
         devices = ", ".join(backend["devices"])
         table.add_row(
             "backends" if n == 0 else "", f"{backend['name']} ({devices}{default}): {state}. {backend['summary']}"
         )
     Console(highlight=False, soft_wrap=False).print(table)
+
+
+def _cuda_line(cuda: dict[str, Any]) -> str:
+    devices = [f"{device['name']} (compute capability {device['compute_capability']})" for device in cuda["devices"]]
+    driver = f"driver for CUDA {cuda['driver']}" if cuda["driver"] else "no driver"
+    toolkit = f"toolkit {cuda['toolkit']}" if cuda["toolkit"] else "no toolkit among the packages"
+    return f"{', '.join(devices) or 'no device'}; {driver}; {toolkit}"

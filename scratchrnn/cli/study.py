@@ -46,6 +46,7 @@ def study(
         $ scratchrnn study --quick --out /tmp/look
         $ scratchrnn study --text book.txt --hidden 256 --steps 3000 --out book
         $ scratchrnn study --sweep hidden=32,64,128 --cell lstm --out sizes
+        $ scratchrnn study --backend cuda --out gpu
         $ scratchrnn study --quick --json | jq .models.lstm.bits
     """
     from scratchrnn import backends

@@ -82,6 +82,7 @@ def train(
         $ scratchrnn train --out book --resume
         $ scratchrnn train --out book --resume --epochs 40
         $ scratchrnn train book.txt --out rnn --cell rnn --k1 25 --k2 50 --clip 5
+        $ scratchrnn train book.txt --out gpu --backend cuda
         $ scratchrnn train --config book/config.toml --out again --seed 1
         $ scratchrnn train --json | jq .held_out_bits
         $ scratchrnn sample book --prompt "The "

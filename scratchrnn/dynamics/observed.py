@@ -17,11 +17,12 @@ import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_int, check_probability
+from scratchrnn.backends import arrays
 from scratchrnn.dynamics.figures import Figures, Running
 from scratchrnn.dynamics.which import own_steps
 from scratchrnn.layers.direction import Weights
 from scratchrnn.optim import global_norm
-from scratchrnn.trace import Key, LayerGradients, LayerTrace, Trace, reverse_time
+from scratchrnn.trace import Key, LayerGradients, LayerTrace, Trace
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class ObservedLayer:
     def add(self, part: LayerTrace, weights: Weights) -> None:
         """Take in a forward pass."""
         own = own_steps(part)  # (T', B)
-        read = (reverse_time(part.input, part.lengths) if part.reverse else part.input)[: len(own)]
+        read = (arrays.reverse_time(part.input, part.lengths) if part.reverse else part.input)[: len(own)]
         h = part.h[1 : len(own) + 1]
         rows = h[own]  # (N, H)
         values = {"input": read[own], "h": rows}

@@ -22,9 +22,10 @@ from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_dtype, check_real, describe
+from scratchrnn.backends import arrays
 from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.layers.stack import Recurrent
-from scratchrnn.trace import Trace, reverse_time
+from scratchrnn.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +256,7 @@ def average_norms(
     average: Callable[..., Any],
 ) -> FloatArray:  # (max(lengths),) float64, by distance
     """An average over the sequences of the norm of each one's gradient, aligned at their own last steps."""
-    by_distance = reverse_time(row_norms(d)[:, :, None], lengths)[: lengths.max(), :, 0]
+    by_distance = arrays.reverse_time(row_norms(d)[:, :, None], lengths)[: lengths.max(), :, 0]
     with np.errstate(over="ignore"):
         if (lengths == len(by_distance)).all():
             return np.asarray(average(by_distance, axis=1), np.float64)

@@ -27,11 +27,12 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn._validate import check_array, check_int, check_positive_int, describe
+from scratchrnn.backends import arrays
 from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.per_step import factors, product_norms, triangles
 from scratchrnn.layers import edge
 from scratchrnn.layers.stack import Recurrent
-from scratchrnn.trace import Gradients, LayerTrace, Trace, zero_padding
+from scratchrnn.trace import Gradients, LayerTrace, Trace
 
 # the T losses go back in at least this many groups: prefixes of like length waste little room on padding
 GROUPS = 8
@@ -306,7 +307,7 @@ def _prefixes(
         if array is None:
             return None
         repeated = np.tile(array[: losses.stop + initial], (1, count, 1))
-        zero_padding(repeated[initial:], lengths)
+        arrays.zero_padding(repeated[initial:], lengths)
         return repeated
 
     layers = {}

@@ -5,22 +5,54 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scratchrnn._typing import BoolArray, DType, FloatArray, IntArray
-from scratchrnn._validate import check_array, check_mask, check_real, describe
+from scratchrnn._validate import check_array, check_device_array, check_mask, check_real, describe, on_device
+from scratchrnn.backends import arrays as host
 from scratchrnn.backends import memory
-from scratchrnn.trace import Number, State, Trace
+from scratchrnn.trace import State, Trace
 
+Number = TypeVar("Number", bound=np.generic)
 StatePair = tuple[FloatArray | None, FloatArray | None]
 
+# `arrays`, below, is of where the caller's arrays have to be: `kernels/arrays.py`, or its like on a device
 
-def view_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> tuple[FloatArray, bool]:
-    """Return x as a time-major view (T, B, I) of the caller's array, and whether it had a batch axis."""
-    check_array("x", x, dtype=dtype)
+
+def enter_array(
+    name: str,
+    value: Any,
+    arrays: Any,
+    *,
+    dtype: DType,
+    shape: tuple[int, ...] | None = None,
+    why: str | Callable[[], str] = "",
+) -> FloatArray:
+    """Check one of the caller's arrays, and return it as `arrays` takes it."""
+    check = check_device_array if arrays.on_device else check_array
+    taken: FloatArray = arrays.take(check(name, value, shape=shape, dtype=dtype, why=why))
+    return taken
+
+
+def lead(trace: Trace, d_output: Any, d_state: Any) -> tuple[str, Any]:
+    """The array whose owner's stream backward is on, and its name: a gradient that came in, else the trace's own h."""
+    h = next(iter(trace.layers.values())).h
+    if on_device(h):
+        d_states = d_state if isinstance(d_state, (tuple, list)) else (d_state,)
+        for name, given in (("d_output", d_output), *(("d_state", d) for d in d_states)):
+            if on_device(given):
+                return name, given
+    return "trace", h
+
+
+def view_input(
+    x: Any, *, input_size: int, batch_first: bool, dtype: DType, arrays: Any = host
+) -> tuple[FloatArray, bool]:
+    """Return x as time-major (T, B, I), of the host's a view, and whether it had a batch axis."""
+    x = enter_array("x", x, arrays, dtype=dtype)
     if x.ndim not in (2, 3):
         raise ValueError(
             f"x: expected shape {_layout(batch_first)} or, without a batch, (time, input_size), "
@@ -29,7 +61,7 @@ def view_input(x: Any, *, input_size: int, batch_first: bool, dtype: DType) -> t
     if x.shape[-1] != input_size:
         raise ValueError(f"x: expected a last axis of input_size={input_size}; got shape {x.shape}")
     batched = x.ndim == 3
-    xs = time_major(x, batch_first=batch_first, batched=batched)
+    xs = time_major(x, batch_first=batch_first, batched=batched, arrays=arrays)
     if xs.shape[0] == 0:
         raise ValueError(f"x: expected at least one time step; got shape {x.shape} for {_layout(batch_first)}")
     return xs, batched
@@ -42,7 +74,8 @@ def _layout(batch_first: bool) -> str:
 def readable(array: FloatArray) -> FloatArray:
     """Return the array itself if kernels can read it as it is: plain, in C order, aligned; else a copy."""
     # writeable too (`carray`), though nobody writes: a read-only array is another type to Numba, compiled for anew
-    return array if type(array) is np.ndarray and array.flags.carray else memory.copy(array)
+    plain = array.flags.carray if type(array) is np.ndarray else on_device(array)
+    return array if plain else memory.copy(array)
 
 
 def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool, name: str = "lengths") -> IntArray:
@@ -82,6 +115,7 @@ def enter_state(
     why: str | Callable[[], str],
     partial: bool = False,
     slot: str | None = None,
+    arrays: Any = host,
 ) -> tuple[FloatArray | None, ...]:
     """Check a state or the gradient of one, and return its arrays, one per entry of `shapes` (h, then c).
 
@@ -98,24 +132,26 @@ def enter_state(
         Whether one of the pair may be None.
     slot : "0" or "n", optional
         Whether these are initial or final states, for messages. When absent, a state is initial and d_state is final.
+    arrays
+        Of where they have to be.
     """
     if value is None:
         return (None,) * len(shapes)
     prefix, suffix = ("d_", "n") if name.startswith("d_") else ("", "0")
     suffix = slot or suffix
     if len(shapes) == 1:
-        return (check_array(f"{prefix}h_{suffix}", value, shape=shapes[0], dtype=dtype, why=why),)
+        return (enter_array(f"{prefix}h_{suffix}", value, arrays, shape=shapes[0], dtype=dtype, why=why),)
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(
             f"{name}: expected a pair ({prefix}h_{suffix}, {prefix}c_{suffix}) for an LSTM; got {describe(value)}"
         )
-    arrays: list[FloatArray | None] = []
+    entered: list[FloatArray | None] = []
     for letter, array, shape in zip("hc", value, shapes, strict=True):
         if array is None and partial:
-            arrays.append(None)
+            entered.append(None)
         else:
-            arrays.append(check_array(f"{prefix}{letter}_{suffix}", array, shape=shape, dtype=dtype, why=why))
-    return tuple(arrays)
+            entered.append(enter_array(f"{prefix}{letter}_{suffix}", array, arrays, shape=shape, dtype=dtype, why=why))
+    return tuple(entered)
 
 
 def enter_clip(clip: Any, dtype: DType) -> float:
@@ -130,6 +166,13 @@ def enter_clip(clip: Any, dtype: DType) -> float:
     return bound
 
 
+def is_minimal(trace: Any) -> bool:
+    """Return whether a trace is to be minimal."""
+    if not isinstance(trace, str) or trace not in ("full", "minimal"):
+        raise ValueError(f"trace: expected 'full' or 'minimal'; got {trace!r}")
+    return trace == "minimal"
+
+
 def enter_steps(name: str, mask: Any, trace: Trace) -> BoolArray | None:
     """Return as (T, B), in the input's order of time, which steps of which samples are meant; None when absent."""
     if mask is None:
@@ -138,21 +181,27 @@ def enter_steps(name: str, mask: Any, trace: Trace) -> BoolArray | None:
     return time_major(mask[..., None], batch_first=trace.batch_first, batched=trace.batched)[..., 0]
 
 
-def time_major(array: NDArray[Number], *, batch_first: bool, batched: bool) -> NDArray[Number]:
-    """See an array in the caller's layout as (T, B, ·): a view."""
-    return array[:, None] if not batched else array.transpose(1, 0, 2) if batch_first else array
+def time_major(array: NDArray[Number], *, batch_first: bool, batched: bool, arrays: Any = host) -> NDArray[Number]:
+    """See an array in the caller's layout as (T, B, ·): of the host's a view."""
+    if not batched:
+        array = arrays.batch_inside(array)
+    elif batch_first:
+        array = arrays.swap_time_and_batch(array)
+    return array
 
 
-def leave_output(output: FloatArray, *, batch_first: bool, batched: bool) -> FloatArray:
+def leave_output(output: FloatArray, *, batch_first: bool, batched: bool, arrays: Any = host) -> FloatArray:
     """Bring (T, B, ·) back to the caller's layout."""
     if not batched:
-        return output[:, 0]
-    return output.transpose(1, 0, 2) if batch_first else output
+        output = arrays.drop_batch(output)
+    elif batch_first:
+        output = arrays.swap_time_and_batch(output)
+    return output
 
 
-def leave_state(h: FloatArray, c: FloatArray | None, *, batched: bool) -> State:
+def leave_state(h: FloatArray, c: FloatArray | None, *, batched: bool, arrays: Any = host) -> State:
     """Bring (L·D, B, ·) back to the caller's layout: an array, or a pair for the LSTM."""
-    h = h if batched else h[:, 0]
+    h = h if batched else arrays.drop_batch(h)
     if c is None:
         return h
-    return h, (c if batched else c[:, 0])
+    return h, (c if batched else arrays.drop_batch(c))

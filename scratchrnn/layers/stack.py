@@ -1,7 +1,6 @@
 """Stacked layers, both directions, lengths and dropout around one recurrence: the body of RNN and LSTM.
 
-for each layer:   both directions read the layer's input; their outputs stand side by side, dropout between layers
-backward:         the same walk in reverse, each step undoing the one that it names
+Arguments are checked and laid out here, and results handed out; `walk.py` goes over the layers and directions.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,7 +16,6 @@ from numpy.typing import DTypeLike
 from scratchrnn import backends
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import (
-    check_array,
     check_bool,
     check_dtype,
     check_int,
@@ -25,27 +23,14 @@ from scratchrnn._validate import (
     check_probability,
     describe,
 )
-from scratchrnn.backends import memory
+from scratchrnn.backends import arrays as host
 from scratchrnn.init import torch_default_
-from scratchrnn.layers import direction, edge
+from scratchrnn.layers import direction, edge, walk
 from scratchrnn.layers.direction import GATES, Cell, Weights
-from scratchrnn.layers.dropout import draw_mask
 from scratchrnn.layers.module import Module
+from scratchrnn.layers.walk import RunBackward, RunForward
 from scratchrnn.rng import Rng, check_rng
-from scratchrnn.trace import (
-    DIRECTIONS,
-    Gradients,
-    Key,
-    LayerGradients,
-    LayerTrace,
-    State,
-    Trace,
-    reverse_time,
-    zero_padding,
-)
-
-RunForward = Callable[..., LayerTrace]  # direction.forward, or what stands in for it
-RunBackward = Callable[..., tuple[FloatArray, LayerGradients, Weights]]  # direction.backward likewise
+from scratchrnn.trace import DIRECTIONS, Gradients, Key, State, Trace
 
 
 class Recurrent(Module):
@@ -132,7 +117,9 @@ class Recurrent(Module):
         axes = (self.num_layers * self.num_directions, *([batch] if batched else []))
         return tuple((*axes, size) for size in sizes)
 
-    def _enter_state(self, name: str, value: Any, batch: int, batched: bool) -> tuple[FloatArray | None, ...]:
+    def _enter_state(
+        self, name: str, value: Any, batch: int, batched: bool, arrays: Any = host
+    ) -> tuple[FloatArray | None, ...]:
         def why() -> str:
             text = f"for num_layers={self.num_layers}, " + ("bidirectional, " if self.bidirectional else "")
             text += (f"batch={batch}, " if batched else "no batch, ") + f"hidden={self.hidden_size}"
@@ -140,35 +127,39 @@ class Recurrent(Module):
 
         shapes = self._state_shapes(batch, batched)
         partial = name == "d_state"
-        arrays = edge.enter_state(name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial)
-        return arrays if batched else tuple(None if a is None else a[:, None] for a in arrays)
+        entered = edge.enter_state(
+            name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial, arrays=arrays
+        )
+        return entered if batched else tuple(None if a is None else arrays.batch_inside(a) for a in entered)
 
     def _view(
-        self, x: Any, state: Any, lengths: Any
+        self, x: Any, state: Any, lengths: Any, arrays: Any = host
     ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
         """x (T, B, I) as the caller's own, h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, lengths (B,), batched."""
         self._check_parameters()
-        xs, batched = edge.view_input(x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype)
+        xs, batched = edge.view_input(
+            x, input_size=self.input_size, batch_first=self.batch_first, dtype=self.dtype, arrays=arrays
+        )
         steps, batch, _ = xs.shape
         ns = edge.enter_lengths(lengths, steps=steps, batch=batch, batched=batched)
-        h_0, c_0 = (*self._enter_state("state", state, batch, batched), None)[:2]
+        h_0, c_0 = (*self._enter_state("state", state, batch, batched, arrays), None)[:2]
         if h_0 is None:
             shapes = self._state_shapes(batch, True)
-            h_0 = np.zeros(shapes[0], self.dtype)
-            c_0 = np.zeros(shapes[1], self.dtype) if self.cell.has_c else None
+            h_0 = arrays.zeros(shapes[0], self.dtype)
+            c_0 = arrays.zeros(shapes[1], self.dtype) if self.cell.has_c else None
         return xs, h_0, c_0, ns, batched
 
     def _enter(
-        self, x: Any, state: Any, lengths: Any, *, keep: bool
+        self, x: Any, state: Any, lengths: Any, arrays: Any, *, keep: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray, bool]:
         """The same with x as kernels read it, zero on padding.
 
         A copy if it is kept, since a trace must not change when the caller reuses a buffer.
         """
-        xs, h_0, c_0, ns, batched = self._view(x, state, lengths)
-        xs = memory.copy(xs) if keep or lengths is not None else edge.readable(xs)
+        xs, h_0, c_0, ns, batched = self._view(x, state, lengths, arrays)
+        xs = arrays.copy(xs) if keep or lengths is not None else edge.readable(xs)
         if lengths is not None:
-            zero_padding(xs, ns)
+            arrays.zero_padding(xs, ns)
         return xs, h_0, c_0, ns, batched
 
     # Inference
@@ -189,23 +180,12 @@ class Recurrent(Module):
         state : ndarray or tuple of two
             h_n, or (h_n, c_n), at each sequence's true end.
         """
-        kernels = backends.load(self.backend)
-        below, h_0, c_0, ns, batched = self._enter(x, state, lengths, keep=False)
-        h_n = np.empty(h_0.shape, self.dtype)
-        c_n = None if c_0 is None else np.empty(c_0.shape, self.dtype)
-        outputs: list[FloatArray] = []
-        for n, key in enumerate(self._keys):
-            w = Weights.of(self.parameters, self._suffix(key))
-            reverse = key[1] == "reverse"
-            read = reverse_time(below, ns) if reverse else below
-            c_start, c_end = (None, None) if c_0 is None or c_n is None else (c_0[n], c_n[n])
-            output = direction.infer(kernels, self.cell, read, h_0[n], c_start, w, ns, h_n[n], c_end)
-            outputs.append(reverse_time(output, ns) if reverse else output)
-            if len(outputs) == self.num_directions:
-                below = _side_by_side(outputs)
-                outputs = []
-        output = edge.leave_output(below, batch_first=self.batch_first, batched=batched)
-        return output, edge.leave_state(h_n, c_n, batched=batched)
+        with backends.placed(backends.load(self.backend), "x", x) as kernels:
+            arrays = kernels.arrays
+            xs, h_0, c_0, ns, batched = self._enter(x, state, lengths, arrays, keep=False)
+            output, h_n, c_n = walk.infer(self, kernels, xs, h_0, c_0, ns, walk.uploaded(arrays, self.parameters))
+            output = edge.leave_output(output, batch_first=self.batch_first, batched=batched, arrays=arrays)
+            return output, edge.leave_state(h_n, c_n, batched=batched, arrays=arrays)
 
     # Forward with everything kept
 
@@ -225,6 +205,11 @@ class Recurrent(Module):
         Parameters
         ----------
         x : ndarray (T, B, I), or (B, T, I) with `batch_first`, or (T, I) without a batch
+            Or with backend "cuda" an array on a CUDA device, C-contiguous: torch's, cupy's, whatever has
+            `__cuda_array_interface__`. Then state is there too, and so is all that comes out, of `backward` as well, as
+            Numba's device arrays on the stream that x's owner is using; `torch.as_tensor` takes them without a copy.
+            Only weights, lengths and masks are moved. Given NumPy's x, that backend moves arrays for each call of a
+            kernel.
         state : ndarray, or (h_0, c_0) for the LSTM, optional
             h_0 (D·L, B, P) and c_0 (D·L, B, H), without the axis B if x has none; zeros when absent.
         lengths : sequence of int (B,), optional
@@ -247,7 +232,7 @@ class Recurrent(Module):
         ValueError, TypeError
             An argument of the wrong shape, dtype or range; the message names it.
         """
-        run = partial(direction.forward, minimal=_is_minimal(trace))
+        run = partial(direction.forward, minimal=edge.is_minimal(trace))
         generator = self.rng if rng is None else check_rng("rng", rng)
         return self._forward(x, state, lengths, training, generator, self.state_dict, run)
 
@@ -262,38 +247,24 @@ class Recurrent(Module):
         run: RunForward,
     ) -> Trace:
         """`forward` with these weights, each layer and direction run by `run`."""
-        kernels = backends.load(self.backend)
-        check_bool("training", training)
-        below, h_0, c_0, ns, batched = self._enter(x, state, lengths, keep=True)
-        parameters = weights()
-        layers: dict[Key, LayerTrace] = {}
-        masks: list[FloatArray | None] = []
-        for n, key in enumerate(self._keys):
-            w = Weights.of(parameters, self._suffix(key))
-            c_start = None if c_0 is None else c_0[n]
-            layers[key] = run(kernels, self.cell, below, h_0[n], c_start, w, ns, reverse=key[1] == "reverse")
-            if key[1] == DIRECTIONS[self.num_directions - 1]:
-                traces = [layers[key[0], d] for d in DIRECTIONS[: self.num_directions]]
-                below = _side_by_side([t.by_time(t.h[1:]) for t in traces])
-                if key[0] < self.num_layers - 1:
-                    drop = training and self.dropout > 0
-                    masks.append(draw_mask(below.shape, self.dropout, self.dtype, rng) if drop else None)
-                    below = below if masks[-1] is None else below * masks[-1]
-        h_n = np.stack([t.at_end(t.h) for t in layers.values()])
-        c_n = np.stack([t.at_end(t.c) for t in layers.values()]) if self.cell.has_c else None
-        output = below if self.bidirectional else memory.copy(below)  # one direction's is a view of its h
-        return Trace(
-            edge.leave_output(output, batch_first=self.batch_first, batched=batched),
-            edge.leave_state(h_n, c_n, batched=batched),
-            layers,
-            ns,
-            parameters,
-            tuple(masks),
-            batched,
-            self.batch_first,
-            kernels.name,
-            self.cell.name,
-        )
+        with backends.placed(backends.load(self.backend), "x", x) as kernels:
+            check_bool("training", training)
+            arrays, drop = kernels.arrays, training and self.dropout > 0
+            xs, h_0, c_0, ns, batched = self._enter(x, state, lengths, arrays, keep=True)
+            parameters = walk.uploaded(arrays, weights())
+            ran = walk.forward(self, kernels, xs, h_0, c_0, ns, parameters, drop, rng, run)
+            return Trace(
+                edge.leave_output(ran.output, batch_first=self.batch_first, batched=batched, arrays=arrays),
+                edge.leave_state(ran.h_n, ran.c_n, batched=batched, arrays=arrays),
+                ran.layers,
+                ns,
+                parameters,
+                ran.masks,
+                batched,
+                self.batch_first,
+                kernels.name,
+                self.cell.name,
+            )
 
     # Backward through time
 
@@ -318,7 +289,8 @@ class Recurrent(Module):
         trace : Trace
             From this layer's `forward`.
         d_output : ndarray, optional
-            dL/d(output), of the output's shape; what stands on padding is ignored. Absent: zero.
+            dL/d(output), of the output's shape; what stands on padding is ignored. Absent: zero. On the device where
+            the trace is.
         d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
             dL/d(final state), of the state's shape; either of a pair may be None. Absent: zero.
         clip : float, optional
@@ -351,54 +323,25 @@ class Recurrent(Module):
         self, trace: Trace, d_output: Any, d_state: Any, clip: Any, cut: Any, detach_h: Any, run: RunBackward
     ) -> Gradients:
         """`backward`, each layer and direction run by `run`."""
-        kernels = backends.load(trace.backend)
-        batch = len(trace.lengths)
-        bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_steps("cut", cut, trace)
-        if detach_h is not None and not self.cell.has_c:
-            raise ValueError(
-                f"detach_h: expected None for an RNN, whose only path is h: cut stops that; got {describe(detach_h)}"
-            )
-        detached = edge.enter_steps("detach_h", detach_h, trace)
-        above = self._enter_d_output(d_output, trace)
-        d_h_n, d_c_n = (*self._enter_state("d_state", d_state, batch, trace.batched), None)[:2]
-
-        layers: dict[Key, LayerGradients] = {}
-        d_parameters: dict[str, FloatArray] = {}
-        size = self.output_size
-        for layer in reversed(range(self.num_layers)):
-            mask = trace.dropout_masks[layer] if layer < self.num_layers - 1 else None
-            if mask is not None and above is not None:
-                above = above * mask  # undoes dropout
-            d_below: FloatArray | None = None
-            for d, side in enumerate(DIRECTIONS[: self.num_directions]):
-                key, n = (layer, side), layer * self.num_directions + d
-                dx, layers[key], dw = run(
-                    kernels,
-                    self.cell,
-                    trace.layers[key],
-                    Weights.of(trace.parameters, self._suffix(key)),
-                    None if above is None else above[:, :, d * size : (d + 1) * size],  # undoes side by side
-                    None if d_h_n is None else d_h_n[n],
-                    None if d_c_n is None else d_c_n[n],
-                    clip=bound,
-                    cut=cuts,
-                    detach_h=detached,
+        with backends.placed(backends.load(trace.backend), *edge.lead(trace, d_output, d_state)) as kernels:
+            arrays, batch = kernels.arrays, len(trace.lengths)
+            arrays.take(trace.layers[self._keys[0]].h)  # forward may have been on another stream
+            bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_steps("cut", cut, trace)
+            if detach_h is not None and not self.cell.has_c:
+                raise ValueError(
+                    "detach_h: expected None for an RNN, whose only path is h: cut stops that; got "
+                    f"{describe(detach_h)}"
                 )
-                if d_below is None:
-                    d_below = dx
-                else:
-                    d_below += dx  # undoes that both directions read one input
-                d_parameters |= self._named(dw, key)
-            above = d_below
-
-        d_h_0 = np.stack([layers[key].h[0] for key in self._keys])
-        d_c_0 = np.stack([layers[key].c[0] for key in self._keys]) if self.cell.has_c else None
-        return Gradients(
-            edge.leave_output(cast(FloatArray, above), batch_first=self.batch_first, batched=trace.batched),
-            edge.leave_state(d_h_0, d_c_0, batched=trace.batched),
-            {name: d_parameters[name] for name in self.parameters},
-            {key: layers[key] for key in self._keys},
-        )
+            detached = edge.enter_steps("detach_h", detach_h, trace)
+            above = self._enter_d_output(d_output, trace, arrays)
+            d_h_n, d_c_n = (*self._enter_state("d_state", d_state, batch, trace.batched, arrays), None)[:2]
+            back = walk.backward(self, kernels, trace, above, d_h_n, d_c_n, bound, cuts, detached, run)
+            return Gradients(
+                edge.leave_output(back.dx, batch_first=self.batch_first, batched=trace.batched, arrays=arrays),
+                edge.leave_state(back.d_h_0, back.d_c_0, batched=trace.batched, arrays=arrays),
+                back.parameters,
+                back.layers,
+            )
 
     def _named(self, dw: Weights, key: Key) -> dict[str, FloatArray]:
         """Gradients of one direction's parameters, by their names."""
@@ -415,20 +358,11 @@ class Recurrent(Module):
         if trace.cell != self.cell.name or made_by != self._parameter_shapes or trace[0].h.dtype != self.dtype:
             raise ValueError(f"trace: expected one of {self!r}; got one of a {trace.cell} with parameters {made_by}")
 
-    def _enter_d_output(self, d_output: Any, trace: Trace) -> FloatArray | None:
+    def _enter_d_output(self, d_output: Any, trace: Trace, arrays: Any = host) -> FloatArray | None:
         """d_output as (T, B, D·P); None when absent."""
         if d_output is None:
             return None
-        d = check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
-        return edge.time_major(d, batch_first=self.batch_first, batched=trace.batched)
-
-
-def _side_by_side(outputs: list[FloatArray]) -> FloatArray:
-    """(T, B, P) of each direction to (T, B, D·P)."""
-    return outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
-
-
-def _is_minimal(trace: Any) -> bool:
-    if not isinstance(trace, str) or trace not in ("full", "minimal"):
-        raise ValueError(f"trace: expected 'full' or 'minimal'; got {trace!r}")
-    return trace == "minimal"
+        d = edge.enter_array(
+            "d_output", d_output, arrays, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output"
+        )
+        return edge.time_major(d, batch_first=self.batch_first, batched=trace.batched, arrays=arrays)

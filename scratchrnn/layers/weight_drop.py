@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from scratchrnn import backends
 from scratchrnn._typing import BoolArray, FloatArray
 from scratchrnn._validate import check_probability
 from scratchrnn.layers import direction
@@ -150,6 +151,8 @@ class WeightDrop(Wrapper):
         """
         self.layer._check_trace(trace, WeightDropTrace)
         grads = self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, direction.backward)
-        masks = trace.weight_masks
-        raw = {name: d * masks[name] if name in masks else d for name, d in grads.parameters.items()}  # undoes the drop
+        masks, raw = trace.weight_masks, dict(grads.parameters)
+        with backends.arrays_at(next(iter(raw.values()))) as arrays:
+            for name, mask in masks.items():
+                raw[name] = arrays.multiply(raw[name], arrays.upload(mask))  # undoes the drop
         return replace(grads, parameters=raw)

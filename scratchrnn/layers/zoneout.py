@@ -28,14 +28,14 @@ import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn._validate import check_probability
-from scratchrnn.backends import Kernels, memory
+from scratchrnn.backends import Kernels, arrays, memory
 from scratchrnn.layers import direction
 from scratchrnn.layers.direction import Cell, Recompute, Weights
 from scratchrnn.layers.dropout import draw_hits
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.rng import Rng
-from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, State, Trace, reverse_time, zero_padding
+from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, State, Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,8 +237,10 @@ def _forward(
     p: _Probabilities,
 ) -> ZoneoutLayerTrace:
     """One direction of one layer: `direction.forward` step by step, mixing after each."""
+    if kernels.arrays.on_device:
+        raise TypeError("x: expected a NumPy array, since zoneout mixes states on the host; got one on a CUDA device")
     steps, batch, _ = x.shape
-    read = reverse_time(x, lengths) if reverse else x
+    read = arrays.reverse_time(x, lengths) if reverse else x
     h, mix_h = p.start(p.h, h_0, steps)
     c, mix_c = (None, None) if c_0 is None else p.start(p.c, c_0, steps)
     gates = None if c is None else memory.empty((steps, batch, w.weight_ih.shape[0]), x.dtype)
@@ -251,7 +253,7 @@ def _forward(
             mix_c.apply(t, c, step.c[1])  # (2)
         mix_h.apply(t, h, step.h[1])  # (3)
     for states in (h,) if c is None else (h, c):
-        zero_padding(states[1:], lengths)
+        arrays.zero_padding(states[1:], lengths)
     again = Recompute(kernels.name, cell, w)
     return ZoneoutLayerTrace(h, x, lengths, reverse, False, c, gates, again, mix_h, mix_c)
 
