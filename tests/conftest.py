@@ -20,7 +20,7 @@ import pytest
 from numba.extending import overload
 
 from scratchrnn import backends
-from scratchrnn.kernels import memory
+from scratchrnn.kernels import blocks, memory
 
 # no database: what a run tries depends on the code alone
 hypothesis.settings.register_profile("scratchrnn", derandomize=True, deadline=None, database=None)
@@ -65,7 +65,69 @@ def _(prototype, dtype=None):
     return lambda prototype, dtype=None: _empty_like(prototype, dtype)
 
 
-@pytest.fixture(params=backends.available())
+# the tests of every backend, on an emulated CUDA device in place of this machine's backends
+EMULATE_CUDA = os.environ.get("SCRATCHRNN_TESTS_EMULATE_CUDA") == "1"
+
+
+def _marked(backend: str) -> Any:
+    """A backend as a parameter: tests on one that needs a GPU run with -m gpu."""
+    on_gpu = "cuda" in backends.REGISTRY[backend].devices
+    return pytest.param(backend, marks=pytest.mark.gpu) if on_gpu else backend
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emulated_cuda(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With SCRATCHRNN_TESTS_EMULATE_CUDA=1: the backend "cuda" runs, its kernels as compiled, on the CPU."""
+    if not EMULATE_CUDA:
+        yield
+        return
+    from tests.cuda.emulator import kept
+    from tests.cuda.emulator.device import emulated_device
+
+    # tests/cuda looks for races; here that would double the time
+    device = emulated_device(sms=2, races=False, global_races=False)
+    with kept.kept_in(request.config.cache.mkdir("emulator")), device, pytest.MonkeyPatch.context() as patch:
+        _make_blocks_small(patch)  # a launch takes a millisecond here: let sequences of several blocks be short
+        yield
+
+
+def pytest_configure() -> None:
+    """Say at once why there can be no emulated device."""
+    if EMULATE_CUDA:
+        from tests.cuda.layers import WHY_NOT
+
+        if WHY_NOT is not None:
+            raise pytest.UsageError(f"SCRATCHRNN_TESTS_EMULATE_CUDA=1: {WHY_NOT}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On an emulated device there is nothing for tests that ask for no backend."""
+    if EMULATE_CUDA:
+        parts: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            parts["each_backend" in getattr(item, "fixturenames", ())].append(item)
+        items[:] = parts[True]
+        config.hook.pytest_deselected(items=parts[False])
+
+
+@pytest.fixture
+def host_memory() -> None:
+    """For tests that measure memory: that of the device is elsewhere, except of an emulated one."""
+    if EMULATE_CUDA:
+        pytest.skip("the emulated device's memory is the host's")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of sums over time as small on a GPU as on the CPU, so that short sequences have several."""
+    _make_blocks_small(monkeypatch)
+
+
+def _make_blocks_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(blocks, "SUM_ROWS_CUDA", blocks.SUM_ROWS)
+
+
+@pytest.fixture(params=["cuda"] if EMULATE_CUDA else [_marked(name) for name in backends.available()])
 def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test once on every backend that can run here."""
     with backends.use_backend(request.param):

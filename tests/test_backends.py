@@ -34,14 +34,14 @@ def test_records_are_frozen_and_checked() -> None:
 
 def test_unknown_and_unavailable(broken: str) -> None:
     assert broken not in backends.available()
-    assert {r.name for r in backends.known()} == {"numba", "numpy", "broken"}
+    assert {r.name for r in backends.known()} == {"numba", "numpy", "cuda", "broken"}
     x = np.zeros((7, 5, 3), np.float32)
     with pytest.raises(BackendUnavailableError, match="backend 'broken' cannot run here: no driver"):
         srnn.LSTM(3, 6, backend=broken)(x)
     with pytest.raises(BackendUnavailableError, match="no driver"), srnn.use_backend(broken):
         pytest.fail("the block must not run")
     for call in (backends.load, backends.check_backend, lambda name: srnn.use_backend(name).__enter__()):
-        with pytest.raises(ValueError, match="backend: unknown name 'cudda'; known: broken, numba, numpy"):
+        with pytest.raises(ValueError, match="backend: unknown name 'cudda'; known: broken, cuda, numba, numpy"):
             call("cudda")
     assert backends.current() == backends.DEFAULT
 
@@ -82,4 +82,4 @@ def test_every_backend_has_the_definitions_signatures(name: str, module: str) ->
 
 
 def test_a_backend_has_no_module_that_this_file_forgot() -> None:
-    assert {field.name for field in dataclasses.fields(backends.Kernels)} == {"name", *FUNCTIONS}
+    assert {field.name for field in dataclasses.fields(backends.Kernels)} == {"name", "arrays", *FUNCTIONS}

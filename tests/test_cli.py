@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import scratchrnn
+from scratchrnn import backends
 from scratchrnn.cli import main
 from scratchrnn.cli.making import StudyWishes
 from scratchrnn.cli.signals import asked_to_stop
@@ -97,9 +99,9 @@ def test_info_as_json() -> None:
     assert facts["scratchrnn"] == scratchrnn.__version__
     assert facts["blas"]["threads"] in {1, None}
     assert 1 <= facts["cpu"]["usable_cores"] <= facts["cpu"]["cores"]
-    backends = {entry["name"]: entry for entry in facts["backends"]}
-    assert backends["numpy"]["usable"] is True
-    assert backends["numpy"]["why_not"] is None
+    found = {entry["name"]: entry for entry in facts["backends"]}
+    assert found["numpy"]["usable"] is True
+    assert found["numpy"]["why_not"] is None
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
@@ -161,6 +163,22 @@ def refused(cwd: Path, *arguments: str) -> str:
 )
 def test_bad_usage(tmp_path: Path, arguments: list[str], expected: str) -> None:
     assert expected in refused(tmp_path, *arguments)
+
+
+@pytest.mark.parametrize(
+    "command", [["study"], ["train"], ["sample", "run"], ["check"]], ids=lambda command: command[0]
+)
+def test_a_backend_that_cannot_run_here(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = replace(backends.REGISTRY["cuda"], why_unavailable=lambda: "no NVIDIA driver was found")
+    monkeypatch.setitem(backends.REGISTRY, "cuda", elsewhere)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--backend", "cuda"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", "error: backend 'cuda' cannot run here: no NVIDIA driver was found\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

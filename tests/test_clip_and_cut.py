@@ -279,6 +279,8 @@ def test_a_minimal_trace_and_threads_change_nothing(
 def test_cuts_between_blocks_leave_the_sums_of_one_call(
     form: str, dtype: Any, rng: np.random.Generator, each_backend: str
 ) -> None:
+    if each_backend == "cuda":
+        pytest.skip("its sums are no module of their own, and its blocks are longer: tests/cuda has the like")
     layer, x, d_output = long_problem(form, rng, dtype=dtype)
     block = backends.block_steps(MANY)
     cut = np.zeros((LONG, MANY), bool)
@@ -310,9 +312,10 @@ def test_pieces() -> None:
     cut = np.zeros((61, 9), bool)  # blocks of 14
     cut[[0, 3, 28, 30, 41, 60], [0, 1, 2, 3, 4, 5]] = True
     edges = [0, 3, 14, 28, 30, 41, 42, 60, 61]
-    assert [p.start for p in between_cuts(slice(0, 61), cut)] == edges[:-1]
-    assert [p.stop for p in between_cuts(slice(0, 61), cut)] == edges[1:]
-    assert between_cuts(slice(14, 28), cut) == [slice(14, 28)]
+    assert [p.start for p in between_cuts(slice(0, 61), cut, "numpy")] == edges[:-1]
+    assert [p.stop for p in between_cuts(slice(0, 61), cut, "numpy")] == edges[1:]
+    assert between_cuts(slice(14, 28), cut, "numpy") == [slice(14, 28)]
+    assert [p.start for p in between_cuts(slice(0, 61), cut, "cuda")] == [0, 3, 28, 30, 41, 60]  # all in one block
 
 
 def test_one_compilation_for_every_clip(rng: np.random.Generator) -> None:

@@ -18,7 +18,6 @@ import torch
 import scratchrnn as srnn
 from scratchrnn import backends
 from scratchrnn.interop.torch import from_module
-from scratchrnn.kernels.blocks import SUM_ROWS
 from scratchrnn.kernels.cpu import plan, threads
 from scratchrnn.models import Bridge, CharModel, EncoderDecoder, LastStep
 from scratchrnn.testing import TOLERANCE, assert_close, difference
@@ -120,9 +119,10 @@ def test_gradients_over_many_positions_are_as_close_to_the_truth_as_torchs(
 
 
 def test_sums_of_a_block_are_added_in_float64(rng: np.random.Generator, each_backend: str) -> None:
-    d = rng.random((SUM_ROWS, 5), np.float32)
+    block = backends.block_steps(1)
+    d = rng.random((block, 5), np.float32)
     ours = srnn.Linear(7, 5, rng=rng)
-    grads = ours.backward(ours.forward(np.zeros((SUM_ROWS, 7), np.float32)), d)
+    grads = ours.backward(ours.forward(np.zeros((block, 7), np.float32)), d)
     assert_close("bias", grads.parameters["bias"], d.sum(axis=0, dtype=np.float64).astype(np.float32), rel=0)
 
 
@@ -140,12 +140,12 @@ def test_a_million_positions_round_no_further_than_once(rng: np.random.Generator
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_may_be_cut_between_blocks(dtype: Any, rng: np.random.Generator, each_backend: str) -> None:
-    kernels = backends.load(each_backend).linear
-    for n in (3 * SUM_ROWS + 1, 3 * SUM_ROWS + 50, 2 * SUM_ROWS):
+    kernels, block = backends.load(each_backend).linear, backends.block_steps(1)
+    for n in (3 * block + 1, 3 * block + 50, 2 * block):
         problem = Problem.of((n, 37, 21), dtype, rng)
         want = problem.run(kernels)
         for blocks in (1, 2):
-            size = blocks * SUM_ROWS
+            size = blocks * block
             parts = [slice(first, first + size) for first in range(0, n, size)]
             assert_same(problem.run(kernels, parts), want, f"{n} rows, {blocks} blocks at a time")
 

@@ -144,6 +144,7 @@ def test_what_is_computed_late_does_not_depend_on_when(kind: str, rng: np.random
             same("dx", lstm.backward(trace, d_output).input, grads.input)
 
 
+@pytest.mark.usefixtures("host_memory")
 def test_a_minimal_trace_is_small(rng: np.random.Generator) -> None:
     """Of 6 arrays of H per step, h, c and four gates, two stay; and backward adds dh and dc, not da and gates."""
     steps, hidden = 3000, 32
