@@ -132,24 +132,33 @@ class Torch(Engine):
     name = "torch"
     packages = ("torch",)
     modes = ("infer", "train")
+    device = "cpu"
 
     def load(self, threads: int) -> None:  # noqa: D102
         self.torch = importlib.import_module("torch")
         self.torch.set_num_threads(threads)
 
+    def _tensor(self, array: Array) -> Any:
+        """An input, on the device."""
+        return self.torch.from_numpy(array).to(self.device)
+
+    def _result(self, tensor: Any) -> Any:
+        """A result, as `collect` hands it out."""
+        return tensor.detach().numpy()
+
     def _tensors(self, case: Case, given: Inputs) -> tuple[Any, list[Any], list[Any]]:
         """x, the initial state, and the cotangents of output and final state."""
         grad = case.mode != "infer"
-        x = self.torch.from_numpy(given.x).requires_grad_(grad)
-        state = [self.torch.from_numpy(s).requires_grad_(grad) for s in (given.h_0, given.c_0) if s is not None]
+        x = self._tensor(given.x).requires_grad_(grad)
+        state = [self._tensor(s).requires_grad_(grad) for s in (given.h_0, given.c_0) if s is not None]
         arrays = (given.d_output, given.d_h_n, given.d_c_n)
-        return x, state, [self.torch.from_numpy(a) for a in arrays if a is not None]
+        return x, state, [self._tensor(a) for a in arrays if a is not None]
 
     def prepare(self, case: Case, given: Inputs) -> tuple[Call, Collect]:  # noqa: D102
         torch = self.torch
         kind = torch.nn.LSTM if case.cell == "lstm" else torch.nn.RNN
-        module = kind(case.D, case.H, dtype=getattr(torch, case.dtype))
-        module.load_state_dict({name: torch.from_numpy(w) for name, w in given.weights.items()})
+        module = kind(case.D, case.H, dtype=getattr(torch, case.dtype), device=self.device)
+        module.load_state_dict({name: self._tensor(w) for name, w in given.weights.items()})
         x, state, cotangents = self._tensors(case, given)
         start = tuple(state) if case.cell == "lstm" else state[0]
         wanted = [x, *state, *(getattr(module, name) for name in WEIGHTS)]
@@ -172,14 +181,13 @@ class Torch(Engine):
 
         return infer if case.mode == "infer" else train, collect
 
-    @staticmethod
-    def _collect(case: Case, results: Any, grads: Any) -> dict[str, Array]:
+    def _collect(self, case: Case, results: Any, grads: Any) -> dict[str, Array]:
         names = ["output", "h_n"] + (["c_n"] if case.cell == "lstm" else [])
         found = dict(zip(names, results, strict=True))
         if grads:
             names = ["d_x", "d_h_0"] + (["d_c_0"] if case.cell == "lstm" else [])
             found |= zip([*names, *(f"d_{name}" for name in WEIGHTS)], grads, strict=True)
-        return {name: tensor.detach().numpy() for name, tensor in found.items()}
+        return {name: self._result(tensor) for name, tensor in found.items()}
 
 
 class TorchLoop(Torch):
@@ -194,8 +202,8 @@ class TorchLoop(Torch):
     def prepare(self, case: Case, given: Inputs) -> tuple[Call, Collect]:  # noqa: D102
         torch, lstm = self.torch, case.cell == "lstm"
         kind = torch.nn.LSTMCell if lstm else torch.nn.RNNCell
-        cell = kind(case.D, case.H, dtype=getattr(torch, case.dtype))
-        cell.load_state_dict({n.removesuffix("_l0"): torch.from_numpy(w) for n, w in given.weights.items()})
+        cell = kind(case.D, case.H, dtype=getattr(torch, case.dtype), device=self.device)
+        cell.load_state_dict({n.removesuffix("_l0"): self._tensor(w) for n, w in given.weights.items()})
         x, state, cotangents = self._tensors(case, given)
         leaves = [x, *state]
 
@@ -224,8 +232,8 @@ class TorchLoop(Torch):
             grads = [x.grad, *(s.grad for s in state), *(getattr(cell, n.removesuffix("_l0")).grad for n in WEIGHTS)]
             found = self._collect(case, results, grads)
             for name, steps in (("h", hs), ("c", cs)) if lstm else (("h", hs),):
-                found[f"trace.{name}"] = torch.stack(steps).detach().numpy()
-                found[f"d_trace.{name}"] = torch.stack([s.grad for s in steps]).numpy()
+                found[f"trace.{name}"] = self._result(torch.stack(steps))
+                found[f"d_trace.{name}"] = self._result(torch.stack([s.grad for s in steps]))
             return found
 
         return step, collect

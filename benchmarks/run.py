@@ -2,6 +2,7 @@
 
 python benchmarks/run.py --quick                       under two minutes on two cores
 python benchmarks/run.py --threads 1 all --out NAME    the whole grid
+python benchmarks/run.py --device cuda                 on a GPU, with options of its own (--device cuda --help)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import cuda_run
 import memory
 import rows as row_file
 from cases import CELLS, GRID, MODES, QUICK, Case, Shape, cases, flops, least_bytes
@@ -53,6 +55,7 @@ def parse_threads(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """Options of this program."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--quick", action="store_true", help="five shapes, float32, infer and train, 0.15 s a cell")
     p.add_argument("--engines", nargs="+", choices=[*REGISTRY, "all"], default=list(DEFAULT_ENGINES))
     p.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
@@ -159,6 +162,11 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; 0 if every engine's results were right."""
+    by_device = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    by_device.add_argument("--device")
+    device, rest = by_device.parse_known_args(arguments)
+    if device.device == "cuda":
+        return cuda_run.main(rest, parse_shape)
     options = parser().parse_args(arguments)
     began = time.perf_counter()
     if REGISTRY["torch"].why_unavailable():

@@ -32,12 +32,17 @@ def tolerance(case: Case) -> float:
 
 def truth(case: Case) -> dict[str, Array]:
     """All results of every mode, float64, by the names that `expected` lists."""
+    return {name: tensor.numpy() for name, tensor in true_tensors(case, "cpu").items()}
+
+
+def true_tensors(case: Case, device: str) -> dict[str, Any]:
+    """The same, computed and left on one of torch's devices."""
     import torch
 
     given = inputs(case, "float64")
 
     def leaf(array: Array) -> Any:
-        return torch.from_numpy(array).requires_grad_(True)
+        return torch.from_numpy(array).to(device).requires_grad_(True)
 
     def kept(tensor: Any) -> Any:
         tensor.retain_grad()
@@ -60,24 +65,24 @@ def truth(case: Case) -> dict[str, Array]:
         gates.append(torch.cat([i, f, g, o], 1).detach())
         c.append(kept(f * c[-1] + i * g))
         h.append(kept(o * torch.tanh(c[-1])))
-    loss = (torch.stack(h[1:]) * torch.from_numpy(given.d_output)).sum()
-    loss = loss + (h[-1] * torch.from_numpy(given.d_h_n[0])).sum()
+    loss = (torch.stack(h[1:]) * torch.from_numpy(given.d_output).to(device)).sum()
+    loss = loss + (h[-1] * torch.from_numpy(given.d_h_n[0]).to(device)).sum()
     if c_0 is not None:
-        loss = loss + (c[-1] * torch.from_numpy(given.d_c_n[0])).sum()
+        loss = loss + (c[-1] * torch.from_numpy(given.d_c_n[0]).to(device)).sum()
     loss.backward()
 
-    def values(steps: list[Any]) -> Array:
-        return torch.stack([s.detach() for s in steps]).numpy()
+    def values(steps: list[Any]) -> Any:
+        return torch.stack([s.detach() for s in steps])
 
-    def slopes(steps: list[Any]) -> Array:
-        return torch.stack([s.grad for s in steps]).numpy()
+    def slopes(steps: list[Any]) -> Any:
+        return torch.stack([s.grad for s in steps])
 
     found = {"output": values(h[1:]), "h_n": values(h[-1:]), "trace.h": values(h), "trace.a": values(a)}
-    found |= {"d_x": x.grad.numpy(), "d_h_0": h_0.grad.numpy(), "d_trace.h": slopes(h), "d_trace.a": slopes(a)}
-    found |= {f"d_{name}": tensor.grad.numpy() for name, tensor in w.items()}
+    found |= {"d_x": x.grad, "d_h_0": h_0.grad, "d_trace.h": slopes(h), "d_trace.a": slopes(a)}
+    found |= {f"d_{name}": tensor.grad for name, tensor in w.items()}
     if c_0 is not None:
         found |= {"c_n": values(c[-1:]), "trace.c": values(c), "trace.gates": values(gates)}
-        found |= {"d_c_0": c_0.grad.numpy(), "d_trace.c": slopes(c)}
+        found |= {"d_c_0": c_0.grad, "d_trace.c": slopes(c)}
     return found
 
 
