@@ -22,6 +22,9 @@ from numba.extending import overload
 from scratchrnn import backends
 from scratchrnn.kernels import blocks, memory
 
+# modules of a child process, which load the stub driver on import: no place to look for doctests
+collect_ignore_glob = ["cuda/driver/*.py"]
+
 # no database: what a run tries depends on the code alone
 hypothesis.settings.register_profile("scratchrnn", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("scratchrnn")
