@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scratchrnn import backends
-from scratchrnn.layers import direction, stack
+from scratchrnn.layers import direction, walk
 
 KERNELS = backends.load("numpy")
 OWNERS: dict[str, tuple[Any, dict[str, Any]]] = {  # where the function is, and the names that it sees
@@ -18,7 +18,7 @@ OWNERS: dict[str, tuple[Any, dict[str, Any]]] = {  # where the function is, and 
     "rnn": (KERNELS.rnn, vars(KERNELS.rnn)),
     "affine": (KERNELS.lstm.affine, vars(KERNELS.lstm.affine)),
     "direction": (direction, vars(direction)),
-    "stack": (stack.Recurrent, vars(stack)),
+    "walk": (walk, vars(walk)),
 }
 
 
@@ -106,11 +106,11 @@ MUTANTS = [
     *_of(
         "lstm", "direction", "cotangents",
         # the final state's gradient ignored, or put over that of the output
-        ("dc[ends] += d_c_n[ending]", "pass"),
-        ("dh[ends] += d_h_n[ending]", "pass"),
-        ("dh[ends] += d_h_n", "dh[ends] = d_h_n"),
-        ("ends = (lengths[ending],", "ends = (lengths[ending] * 0 + steps,"),
+        ("arrays.add_at(dc, ends, d_c_n)", "pass"),
+        ("arrays.add_at(dh, ends, d_h_n)", "pass"),
+        ("arrays.add_at(dh, ends, d_h_n)", "dh[ends] = d_h_n[ends[1]]"),
+        ("arrays.ends(lengths,", "arrays.ends(lengths * 0 + len(trace.input),"),
     ),
     # the gradient of the forward direction overwritten by the reverse one's, in a deep net
-    *_of("lstm", "stack", "_backward", ("d_below += dx", "d_below = dx")),
+    *_of("lstm", "walk", "backward", ("arrays.add(d_below, dx)", "d_below = dx")),
 ]  # fmt: skip
