@@ -11,6 +11,7 @@ A reference that is all zero leaves no scale, so there `got` must be exactly zer
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,3 +104,37 @@ def assert_close(name: str, got: Any, want: Any, *, rel: float, check_dtype: boo
             f"{name}: rms ratio {d.rms_ratio:.3g}, max ratio {d.max_ratio:.3g}, allowed {rel:.3g}; "
             f"worst at {d.index}: got {d.got!r}, want {d.want!r} (shape {want.shape})"
         )
+
+
+def assert_matches_reference(
+    fn_forward: Callable[..., Any],
+    fn_backward: Callable[..., Any] | None = None,
+    *,
+    cell: str = "lstm",
+    dtypes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Raise AssertionError unless an implementation of your own computes what the definition does.
+
+    The message is the report of `scratchrnn.check.reference`, whose arguments these are: the likely mistake, and the
+    errors by quantity, step and gate.
+
+    Examples
+    --------
+    As a test of your own project:
+
+    >>> import numpy as np
+    >>> def forward(x, h, weight_ih, weight_hh, bias_ih, bias_hh):
+    ...     output = []
+    ...     for x_t in x:
+    ...         h = np.tanh(x_t @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh)
+    ...         output.append(h)
+    ...     return np.stack(output), h
+    >>> def test_forward():
+    ...     assert_matches_reference(forward, cell="rnn_tanh")
+    >>> test_forward()
+    """
+    __tracebackhide__ = True  # pytest shows the caller's line
+    from scratchrnn.check.reference import reference
+
+    reference(fn_forward, fn_backward, cell=cell, dtypes=dtypes, seed=seed).raise_if_wrong()

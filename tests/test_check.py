@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import scratchrnn as srnn
-from scratchrnn.check import against_torch, gradcheck_layer, reference
+from scratchrnn.check import against_torch, gradcheck_layer, torch_truth
 from scratchrnn.interop.torch import to_module
 from tests.mutants import MUTANTS, Mutant
 
@@ -241,7 +241,7 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], message: str,
 
 
 def test_a_wrong_oracle_is_no_pass(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
-    cell = reference._cell
+    cell = torch_truth._cell
 
     def scaled(*args: Any) -> dict[str, Any]:
         values = cell(*args)
@@ -249,7 +249,7 @@ def test_a_wrong_oracle_is_no_pass(monkeypatch: pytest.MonkeyPatch, rng: np.rand
         values["h"].retain_grad()
         return values
 
-    monkeypatch.setattr(reference, "_cell", scaled)
+    monkeypatch.setattr(torch_truth, "_cell", scaled)
     row = against_torch(make("tanh", rng), draw(rng, 7, 3, 5))["output"]
     assert row.ours <= row.allowed
     assert not row.ok

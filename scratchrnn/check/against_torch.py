@@ -1,7 +1,7 @@
 """Ours against torch, quantity by quantity: every output, state, gate and gradient, at every time step.
 
 Truth is torch in float64: torch.nn itself for what it returns, a torch cell loop for what it keeps to itself
-(`reference.py`). The loop is held to torch.nn in the same report: where torch.nn has the value too, `loop` in a row
+(`torch_truth.py`). The loop is held to torch.nn in the same report: where torch.nn has the value too, `loop` in a row
 says how far the two lie apart, and a row whose oracle is out by more than the float64 tolerance is no pass.
 
     float64   our error <= TOLERANCE["float64"]
@@ -10,7 +10,7 @@ says how far the two lie apart, and a row whose oracle is out by more than the f
 where an error is `scratchrnn.testing.difference(got, truth).ratio`. torch's error is that of torch.nn or of the cell
 loop in float32, whichever is larger: both are torch, in two orders of summation, and one alone may be exact by luck.
 Where terms cancel, luck reaches further than the floor. So if anything exceeds its bound, it is judged once more, with
-the floor multiplied by what rounding every weight and input once does to that quantity (`reference.amplification`, in
+the floor multiplied by what rounding every weight and input once does to that quantity (`torch_truth.amplification`, in
 units of eps, if that is more than 1): no better result can be asked of arithmetic that rounds.
 
 Beyond a sequence's end everything must be exactly zero, in either dtype.
@@ -27,7 +27,7 @@ import numpy as np
 from scratchrnn import testing
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import describe
-from scratchrnn.check import reference
+from scratchrnn.check import torch_truth
 from scratchrnn.check.report import CheckReport, Row
 from scratchrnn.check.where import Geometry
 from scratchrnn.interop.torch import from_module, require_torch, to_array, to_module
@@ -104,7 +104,7 @@ def against_torch(
     batch, steps = len(trace.lengths), len(trace[0].input)
     ns = None if lengths is None else enter_lengths(lengths, steps=steps, batch=batch, batched=trace.batched)
     zeros = tuple(np.zeros_like(end) for end in _pair(trace.state))
-    inputs = reference.Inputs(
+    inputs = torch_truth.Inputs(
         x, zeros if state is None else _pair(state), ns, d_output, _pair(d_state) or (None,) * len(zeros)
     )
     geometry = Geometry(layer.cell.kind, layer.hidden_size, layer.output_size, layer.num_directions,
@@ -148,15 +148,15 @@ def _cotangents(trace: Trace, rng: np.random.Generator) -> tuple[FloatArray, Sta
 
 
 def _ours(layer: RNN | LSTM, trace: Trace, grads: Gradients, inferred: tuple[FloatArray, State]) -> dict[str, Any]:
-    """Our values under the names of `reference`; those of the inference call end in a prime."""
+    """Our values under the names of `torch_truth`; those of the inference call end in a prime."""
     values: dict[str, Any] = {"output": trace.output, "output'": inferred[0]}
     for name, end, end_inferred in zip("hc", _pair(trace.state), _pair(inferred[1]), strict=False):
         values |= {f"{name}_n": end, f"{name}_n'": end_inferred}
     for (n, side), one in trace.layers.items():
         suffix = f"_l{n}" + ("_reverse" if side == DIRECTIONS[1] else "")
-        for name in reference.STEP_VALUES[layer.cell.kind]:
+        for name in torch_truth.STEP_VALUES[layer.cell.kind]:
             values[name + suffix] = getattr(one, name)
-        for name in reference.STEP_GRADIENTS[layer.cell.kind]:
+        for name in torch_truth.STEP_GRADIENTS[layer.cell.kind]:
             values[f"d{name}{suffix}"] = getattr(grads.layers[n, side], name)
     values["dx"] = grads.input
     values |= {f"d{name}_0": start for name, start in zip("hc", _pair(grads.state), strict=False)}
@@ -179,14 +179,14 @@ class _Oracle:
         return max(testing.TOLERANCE["float32_growth"] * self.torch[key], floor)
 
 
-def _rows(ours: dict[str, Any], theirs: Any, inputs: reference.Inputs, geometry: Geometry) -> list[Row]:
+def _rows(ours: dict[str, Any], theirs: Any, inputs: torch_truth.Inputs, geometry: Geometry) -> list[Row]:
     dtype = inputs.x.dtype
     exact = theirs if dtype == np.float64 else copy.deepcopy(theirs).double()
     wide = inputs.cast(np.float64)
-    shown, looped = reference.module(exact, wide), reference.loop(exact, wide)
+    shown, looped = torch_truth.module(exact, wide), torch_truth.loop(exact, wide)
     oracle = _Oracle(looped | shown, {k: testing.difference(looped[k], shown[k]).ratio for k in shown}, {}, {})
     if dtype == np.float32:
-        rounded = [reference.module(theirs, inputs), reference.loop(theirs, inputs)]
+        rounded = [torch_truth.module(theirs, inputs), torch_truth.loop(theirs, inputs)]
         errors = {
             k: max(testing.difference(r[k], want).ratio for r in rounded if k in r) for k, want in oracle.truth.items()
         }
@@ -199,7 +199,7 @@ def _rows(ours: dict[str, Any], theirs: Any, inputs: reference.Inputs, geometry:
 
     rows = compare()
     if dtype == np.float32 and not all(row.ok for row in rows):
-        oracle = replace(oracle, amplified=reference.amplification(exact, wide, oracle.truth))
+        oracle = replace(oracle, amplified=torch_truth.amplification(exact, wide, oracle.truth))
         rows = compare()
     return rows
 

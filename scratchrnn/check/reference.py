@@ -1,227 +1,373 @@
-"""What torch says: torch.nn itself, and a cell at a time in torch for all that torch.nn keeps to itself.
+"""A user's own recurrent net against the definition, with the likely mistake named.
 
-    a_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
-    RNN     h_t = tanh(a_t) or relu(a_t)
-    LSTM    i, f, o = σ(a_i), σ(a_f), σ(a_o)   g = tanh(a_g)   c_t = f c_{t-1} + i g   h_t = W_hr (o tanh(c_t))
+    B batch   T time   I input   H hidden   G gates: 4 for the LSTM, 1 for the RNN
 
-Only the forward pass is written here; every gradient comes from torch's autograd. Nothing is shared with the kernels or
-the layers of this package, and time is walked differently: the reverse direction runs over the input from its last step
-down, each sequence joining at its own end. `loop` is itself compared with `module` in every report.
-
-Both return values by name: output, h_n, c_n, dx, dh_0, dc_0, dweight_ih_l0 and so on; `loop` also h_l0, c_l0, i_l0,
-f_l0, g_l0, o_l0, a_l0, dh_l0, dc_l0, da_l0 per layer, with the suffix _reverse for the second direction. The latter are
-laid out as in `scratchrnn.trace`: time-major, in the direction's own order of steps, states with slot 0, zero beyond
-the end.
+Truth is `scratchrnn.kernels.numpy` in float64, which the tests hold against torch and finite differences. The problems
+are those of `problem.draw`; what is allowed is `problem.bounds`; the hypotheses are `mistakes.py` and `slips.py`.
 """
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn.interop.torch import require_torch
-from scratchrnn.testing import difference
+from scratchrnn import testing
+from scratchrnn._validate import check_dtype, check_int
+from scratchrnn.check.calls import CALL, Answer, Caller
+from scratchrnn.check.diagnose import Diagnosis, Finding, Side, diagnose
+from scratchrnn.check.problem import (
+    BACKWARD,
+    CELLS,
+    FORWARD,
+    HIDDEN,
+    Problem,
+    Values,
+    bounds,
+    definition,
+    draw,
+    quantities,
+)
+from scratchrnn.check.report import CheckReport, Row
+from scratchrnn.check.verdict import ReferenceReport
+from scratchrnn.check.where import Geometry
 
-STEP_VALUES = {"rnn": ("h", "a"), "lstm": ("h", "c", "i", "f", "g", "o", "a")}
-STEP_GRADIENTS = {"rnn": ("h", "a"), "lstm": ("h", "c", "a")}
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """One problem: arrays in the layout of the module that gets them."""
-
-    x: FloatArray  # (T, B, I), or (B, T, I) with batch_first, or (T, I)
-    state: tuple[FloatArray, ...]  # h_0, and c_0 of an LSTM: (L·D, B, ·), or (L·D, ·)
-    lengths: IntArray | None  # (B,)
-    d_output: FloatArray | None
-    d_state: tuple[FloatArray | None, ...]  # d_h_n, and d_c_n of an LSTM
-
-    def cast(self, dtype: Any) -> Inputs:
-        """The same numbers in another dtype."""
-        return self.each(lambda array: array.astype(dtype))
-
-    def each(self, change: Callable[[FloatArray], FloatArray]) -> Inputs:
-        """A copy, every array changed."""
-
-        def to(array: FloatArray | None) -> Any:
-            return None if array is None else change(array)
-
-        return Inputs(
-            to(self.x), tuple(map(to, self.state)), self.lengths, to(self.d_output), tuple(map(to, self.d_state))
-        )
+DTYPES = ("float64", "float32")
+STATES = {"output", "c", "i", "f", "g", "o", "dx"}  # (T, B, ·)
 
 
-def module(m: Any, inputs: Inputs) -> dict[str, FloatArray]:
-    """What torch.nn shows: output, final state, and the gradient of everything that went in."""
-    torch = require_torch()
-    x, state = _leaf(inputs.x), tuple(_leaf(s) for s in inputs.state)
-    given = state if len(state) > 1 else state[0]
-    m.zero_grad(set_to_none=True)
-    if inputs.lengths is None:
-        output, final = _call(m, x, given)
-    else:
-        pack, pad = torch.nn.utils.rnn.pack_padded_sequence, torch.nn.utils.rnn.pad_packed_sequence
-        first = m.batch_first
-        lengths = torch.from_numpy(np.array(inputs.lengths, np.int64))
-        packed, final = _call(m, pack(x, lengths, batch_first=first, enforce_sorted=False), given)
-        output, _ = pad(packed, batch_first=first, total_length=x.shape[1 if first else 0])
-    final = final if isinstance(final, tuple) else (final,)
-    _backward(inputs, output, final)
-    return _outer(x, state, output, final, dict(m.named_parameters()))
+def reference(
+    fn_forward: Callable[..., Any],
+    fn_backward: Callable[..., Any] | None = None,
+    *,
+    cell: str = "lstm",
+    dtypes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> ReferenceReport:
+    """Compare an implementation of an LSTM or RNN, whatever it is written in, with the definition in float64.
 
+    Parameters
+    ----------
+    fn_forward : callable
+        `fn_forward(x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh)`, by position, without `c_0` for an RNN. NumPy
+        arrays: x (T, B, I), h_0 and c_0 (B, H), and weights as in torch: (4H, I), (4H, H), (4H,), (4H,) with rows in
+        the order i, f, g, o, or with H rows for an RNN. It returns the output (T, B, H), or (output, h_n, c_n), or
+        (output, (h_n, c_n)), or a dict with any of output, h_n, c_n, c (T, B, H), i, f, g, o (T, B, H), or gates
+        (T, B, 4H). Anything that NumPy can read will do.
+    fn_backward : callable, optional
+        `fn_backward(x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, d_output, d_h_n, d_c_n)`, by position, without
+        `c_0` and `d_c_n` for an RNN. It returns a dict with any of dx, dh_0, dc_0, dweight_ih, dweight_hh, dbias_ih,
+        dbias_hh, or a tuple of all in this order: the gradients of <d_output, output> + <d_h_n, h_n> + <d_c_n, c_n>.
+        A cotangent that is absent comes as zeros.
+    cell : "lstm", "rnn_tanh" or "rnn_relu"
+    dtypes : sequence of str, optional
+        When absent, float64 and float32; one that the function always raises with is then not checked, and said so.
+    seed : int
+        Of all numbers.
 
-def _call(m: Any, x: Any, state: Any) -> Any:
-    with warnings.catch_warnings():
-        # torch says which of its own code paths it takes, and takes it
-        warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN", UserWarning)
-        return m(x, state)
+    Returns
+    -------
+    ReferenceReport
+        True in `ok` if everything returned is right; `print` it for the table and the mistakes; `raise_if_wrong()`.
+        What was not returned is in `not_checked`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument of this function. What the user's functions raise is in the report.
 
-def loop(m: Any, inputs: Inputs) -> dict[str, FloatArray]:
-    """The same and all in between, one cell at a time, with the weights of the torch module `m`."""
-    torch = require_torch()
-    weights = {name: p.detach().clone().requires_grad_() for name, p in m.named_parameters()}
-    x, state = _leaf(inputs.x), tuple(_leaf(s) for s in inputs.state)
-    batched = inputs.x.ndim == 3
-    below = x[:, None] if not batched else x.transpose(0, 1) if m.batch_first else x  # (T, B, I)
-    initial = [s if batched else s[:, None] for s in state]  # (L·D, B, ·)
-    steps, batch, _ = below.shape
-    lengths = np.full(batch, steps) if inputs.lengths is None else np.asarray(inputs.lengths)
-    running = torch.from_numpy(np.arange(steps)[:, None] < lengths)[:, :, None]  # (T, B, 1)
-    below = torch.where(running, below, 0.0)
+    Examples
+    --------
+    An RNN that forgets one of its two biases:
 
-    directions = 2 if m.bidirectional else 1
-    kept: dict[str, _Steps] = {}
-    final: list[list[Any]] = [[] for _ in state]
-    for layer in range(m.num_layers):
-        outputs = []
-        for d in range(directions):
-            suffix = f"_l{layer}" + ("_reverse" if d else "")
-            carried = [s[layer * directions + d] for s in initial]
-            kept[suffix] = one = _Steps(steps, reverse=d == 1)
-            for t in reversed(range(steps)) if d else range(steps):
-                new = _cell(m, weights, suffix, below[t], carried)
-                one.values[t] = new
-                now = [new["h"], new["c"]] if len(state) > 1 else [new["h"]]
-                carried = [torch.where(running[t], n, old) for n, old in zip(now, carried, strict=True)]
-            outputs.append(torch.stack([torch.where(running[t], v["h"], 0.0) for t, v in enumerate(one.values)]))
-            for ends_of_one, end in zip(final, carried, strict=True):
-                ends_of_one.append(end)
-        below = torch.cat(outputs, dim=2)
-    output = below[:, 0] if not batched else below.transpose(0, 1) if m.batch_first else below
-    ends = tuple(torch.stack(e) if batched else torch.stack(e)[:, 0] for e in final)
-
-    _backward(inputs, output, ends)
-    values = _outer(x, state, output, ends, weights)
-    kind = "lstm" if len(state) > 1 else "rnn"
-    for n, (suffix, one) in enumerate(kept.items()):
-        for name in STEP_VALUES[kind]:
-            values[name + suffix] = one.in_order(name, lengths)
-        for name in STEP_GRADIENTS[kind]:
-            values[f"d{name}{suffix}"] = one.in_order(name, lengths, gradient=True)
-        for k, name in enumerate("hc"[: len(state)]):
-            for prefix, whole in (("", inputs.state[k]), ("d", _grad(state[k]))):
-                slot_0 = whole[n] if batched else whole[n][None]
-                values[f"{prefix}{name}{suffix}"] = np.concatenate([slot_0[None], values[f"{prefix}{name}{suffix}"]])
-    return values
-
-
-def amplification(m: Any, inputs: Inputs, truth: dict[str, FloatArray]) -> dict[str, float]:
-    """How far each value moves when every weight and input is rounded once to float32, in units of eps(float32).
-
-    The largest of four evaluations in float64, in each of which every number moves by eps/2 of itself, up or down at
-    random. It is the error of a computation that makes none of its own.
+    >>> import numpy as np
+    >>> def forward(x, h, weight_ih, weight_hh, bias_ih, bias_hh):
+    ...     output = []
+    ...     for x_t in x:
+    ...         h = np.tanh(x_t @ weight_ih.T + h @ weight_hh.T + bias_ih)
+    ...         output.append(h)
+    ...     return np.stack(output)
+    >>> report = reference(forward, cell="rnn_tanh")
+    >>> report.ok, [mistake.name for mistake in report.mistakes]
+    (False, ['missing bias_hh'])
     """
-    torch = require_torch()
-    rng = np.random.default_rng(0)  # a fixed set of directions: a verdict can be repeated
-    eps = float(np.finfo(np.float32).eps)
+    if cell not in CELLS:
+        raise ValueError(f"cell: expected one of {', '.join(map(repr, CELLS))}; got {cell!r}")
+    for name, fn in (("fn_forward", fn_forward), ("fn_backward", fn_backward)):
+        if not callable(fn) and (name == "fn_forward" or fn is not None):
+            raise TypeError(f"{name}: expected a function; got {fn!r}")
+    wanted = DTYPES if dtypes is None else tuple(check_dtype("dtypes", dtype).name for dtype in dtypes)
+    if not wanted:
+        raise ValueError("dtypes: expected at least one; got none")
+    problems = draw(cell, check_int("seed", seed, least=0))
+    standards = {dtype: _Standard.of(dtype, problems) for dtype in dict.fromkeys((*wanted, "float32"))}
 
-    def moved(array: FloatArray) -> FloatArray:
-        return array * (1 + rng.choice([-eps / 2, eps / 2], array.shape))
+    sides = [_Asked("forward", Caller("fn_forward", fn_forward, cell, FORWARD), quantities(cell, FORWARD))]
+    if fn_backward is not None:
+        sides.append(_Asked("backward", Caller("fn_backward", fn_backward, cell, BACKWARD), quantities(cell, BACKWARD)))
+    runs = [_Compared.of(side, dtype, standards) for dtype in wanted for side in sides]
+    left_out = [] if dtypes is not None else _not_taken(runs)
+    not_checked = [f"{r.asked.side} in {r.dtype}: {r.errors[0]}" for r in left_out]
+    runs = [r for r in runs if r not in left_out]
+    if fn_backward is None:
+        not_checked.append("backward: no function given")
+    for side in sides:
+        own = [r for r in runs if r.asked is side]
+        absent = [q for q in side.names if not any(q in a.values for r in own for a in r.answers if a is not None)]
+        if absent and any(r.returned for r in own):
+            not_checked.append(f"{', '.join(absent)}: not returned by {side.caller.name}")
 
-    effects: list[dict[str, float]] = []
-    for _ in range(4):
-        near = copy.deepcopy(m)
-        with torch.no_grad():
-            for p in near.parameters():
-                p.copy_(torch.from_numpy(moved(p.numpy())))
-        values = loop(near, inputs.each(moved))
-        effects.append({name: difference(values[name], truth[name]).ratio / eps for name in truth})
-    return {name: max(effect[name] for effect in effects) for name in truth}
+    mistakes, unexplained = _named(cell, runs)
+    by_step, by_gate = _spread(runs)
+    return ReferenceReport(
+        cell, tuple(_reports(runs, problems, wanted)), mistakes, unexplained, tuple(not_checked),
+        _once([error for r in runs for error in r.errors]), by_step, by_gate,
+        next((r.exception for r in runs if r.exception is not None), None),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class _Steps:
-    """What one direction of one layer computed, by time step of the input."""
+class _Asked:
+    """A user's function and what it may return."""
 
-    steps: int
-    reverse: bool
-    values: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.values.extend({} for _ in range(self.steps))
-
-    def in_order(self, name: str, lengths: IntArray, gradient: bool = False) -> FloatArray:
-        """(T, B, ·) in the direction's own order of steps, zero beyond each sequence's end."""
-        tensors = [v[name] for v in self.values]
-        by_time = np.stack([_grad(v) if gradient else v.detach().numpy() for v in tensors])
-        ordered = np.zeros_like(by_time)
-        for b, n in enumerate(lengths):
-            ordered[:n, b] = by_time[:n, b][::-1] if self.reverse else by_time[:n, b]
-        return ordered
+    side: str
+    caller: Caller
+    names: tuple[str, ...]
 
 
-def _cell(m: Any, weights: dict[str, Any], suffix: str, x: Any, carried: list[Any]) -> dict[str, Any]:
-    """One step of one direction of one layer: the equations above."""
-    torch = require_torch()
-    linear = torch.nn.functional.linear
-    a = linear(x, weights[f"weight_ih{suffix}"], weights.get(f"bias_ih{suffix}"))
-    a = a + linear(carried[0], weights[f"weight_hh{suffix}"], weights.get(f"bias_hh{suffix}"))
-    if len(carried) == 1:
-        values = {"a": a, "h": torch.tanh(a) if m.nonlinearity == "tanh" else torch.relu(a)}
-    else:
-        a_i, a_f, a_g, a_o = a.chunk(4, dim=1)
-        i, f, g, o = torch.sigmoid(a_i), torch.sigmoid(a_f), torch.tanh(a_g), torch.sigmoid(a_o)
-        c = f * carried[1] + i * g
-        h = o * torch.tanh(c)
-        if m.proj_size:
-            h = linear(h, weights[f"weight_hr{suffix}"])
-        values = {"a": a, "i": i, "f": f, "g": g, "o": o, "c": c, "h": h}
-    for name in STEP_GRADIENTS["rnn" if len(carried) == 1 else "lstm"]:
-        values[name].retain_grad()
-    return values
+@dataclass(frozen=True, eq=False)
+class _Standard:
+    """What is right in one dtype, problem by problem, and how far from it a right implementation may lie."""
+
+    problems: Sequence[Problem]
+    truths: Sequence[Values]
+    rounded: Sequence[Values | None]  # what the definition makes in float32
+    allowed: Sequence[dict[str, float]]
+
+    @classmethod
+    def of(cls, dtype: str, problems: Sequence[Problem]) -> _Standard:
+        truths = [definition(p) for p in problems]
+        rounded = [definition(p.cast(np.float32)) if dtype == "float32" else None for p in problems]
+        return cls(problems, truths, rounded, [bounds(*given) for given in zip(problems, truths, rounded, strict=True)])
 
 
-def _leaf(array: FloatArray) -> Any:
-    return require_torch().from_numpy(array.copy()).requires_grad_()
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """All calls of one function in one dtype; an answer is None where it was not called."""
+
+    asked: _Asked
+    dtype: str
+    standards: Mapping[str, _Standard]
+    answers: Sequence[Answer | None]
+    again: Answer  # the first call once more, at the end
+
+    @classmethod
+    def of(cls, asked: _Asked, dtype: str, standards: Mapping[str, _Standard]) -> _Compared:
+        problems, truths = standards[dtype].problems, standards[dtype].truths
+        given = [p.cast(dtype) for p in problems]
+        inputs = [(id(p.x), id(p.h_0)) for p in problems]
+        new = [asked.side == "backward" or key not in inputs[:k] for k, key in enumerate(inputs)]
+        answers = [
+            asked.caller(p, truth, asked.side == "backward") if call else None
+            for p, truth, call in zip(given, truths, new, strict=True)
+        ]
+        again = asked.caller(given[0], truths[0], asked.side == "backward")
+        return cls(asked, dtype, standards, answers, again)
+
+    @property
+    def standard(self) -> _Standard:
+        return self.standards[self.dtype]
+
+    @property
+    def errors(self) -> list[str]:
+        return [a.error for a in self.answers if a is not None and a.error]
+
+    @property
+    def exception(self) -> Exception | None:
+        return next((a.exception for a in self.answers if a is not None and a.exception is not None), None)
+
+    @property
+    def returned(self) -> bool:
+        return any(a is not None and not a.error for a in self.answers)
+
+    def rows(self, k: int) -> list[Row]:
+        answer = self.answers[k]
+        if answer is None:
+            return []
+        if answer.error:
+            return [Row.failed(self.asked.caller.name, answer.error)]
+        rows = [self._row(k, q, answer, self.standard.allowed[k][q]) for q in self.asked.names if q in answer.values]
+        return rows + [Row.failed(q, problem) for q, problem in answer.misfits.items() if q not in answer.values]
+
+    def _row(self, k: int, q: str, answer: Answer, allowed: float) -> Row:
+        want, rounded = self.standard.truths[k][q], self.standard.rounded[k]
+        d = testing.difference(answer.values[q], want)
+        own = None if rounded is None else testing.difference(rounded[q], want).ratio
+        where = _where(self.standard.problems[k], q, d.index)
+        return Row(q, d.ratio, own, None, allowed, None, d.index, where, d.got, d.want, answer.misfits.get(q, ""))
+
+    @property
+    def first_wrong(self) -> int | None:
+        """The first problem with a row that fails and numbers in it."""
+        have = [k for k, a in enumerate(self.answers) if a is not None and a.values]
+        return next((k for k in have if not all(row.ok for row in self.rows(k))), None)
+
+    def spread(self, k: int) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+        """The errors in a problem, by step and by gate."""
+        answer = self.answers[k]
+        by_step: dict[str, tuple[float, ...]] = {}
+        by_gate: dict[str, tuple[float, ...]] = {}
+        for q, got in ({} if answer is None else answer.values).items():
+            want = self.standard.truths[k][q]
+            error = np.where(np.isfinite(got), np.abs(got - want), np.inf) / (np.abs(want).max() or 1.0)
+            if q in STATES:
+                by_step[q] = tuple(float(e.max()) for e in error)
+            elif q.startswith(("dw", "db")):
+                by_gate[q] = tuple(float(e.max()) for e in error.reshape(-1, HIDDEN * error[0].size))
+        return by_step, by_gate
+
+    def side(self) -> Side:
+        """For `diagnose`; numbers that came in float32 are judged as such."""
+        answers = [a if a is not None and not a.error else None for a in self.answers]
+        dtype = "float32" if any(a is not None and a.narrow for a in answers) else self.dtype
+        got = [{} if a is None else {q: v for q, v in a.values.items() if np.isfinite(v).all()} for a in answers]
+        own = self.standards[dtype]
+        return Side(self.asked.side, own.problems, got, own.truths, own.allowed, dtype)
 
 
-def _grad(tensor: Any) -> FloatArray:
-    of: FloatArray = np.zeros_like(tensor.detach().numpy()) if tensor.grad is None else tensor.grad.numpy()
-    return of
+def _not_taken(runs: list[_Compared]) -> list[_Compared]:
+    """Where a function raises at every call in a dtype, and not in the other."""
+    return [
+        r for r in runs
+        if not r.returned and any(o.asked is r.asked and o.returned for o in runs)
+    ]  # fmt: skip
 
 
-def _backward(inputs: Inputs, output: Any, final: tuple[Any, ...]) -> None:
-    """Gradients of L = <d_output, output> + <d_h_n, h_n> + <d_c_n, c_n>, without the absent ones."""
-    torch = require_torch()
-    pairs = [(output, inputs.d_output), *zip(final, inputs.d_state, strict=True)]
-    given = [(value, torch.from_numpy(d.copy())) for value, d in pairs if d is not None]
-    if given:
-        values, cotangents = zip(*given, strict=True)
-        torch.autograd.backward(values, cotangents)
+def _once(errors: list[str]) -> tuple[str, ...]:
+    """Each complaint with the first call that met it, and how many more did."""
+    calls: dict[str, list[str]] = {}
+    for error in errors:
+        calls.setdefault(error.partition(CALL)[0], []).append(error)
+    return tuple(met[0] + (f"; {len(met)} calls in all" if len(met) > 1 else "") for met in calls.values())
 
 
-def _outer(
-    x: Any, state: tuple[Any, ...], output: Any, final: tuple[Any, ...], weights: dict[str, Any]
-) -> dict[str, FloatArray]:
-    values = {"output": output.detach().numpy(), "dx": _grad(x)}
-    for name, start, end in zip("hc", state, final, strict=False):
-        values[f"{name}_n"] = end.detach().numpy()
-        values[f"d{name}_0"] = _grad(start)
-    return values | {f"d{name}": _grad(p) for name, p in weights.items()}
+def _reports(runs: list[_Compared], problems: Sequence[Problem], dtypes: Sequence[str]) -> list[CheckReport]:
+    found = []
+    for dtype in dtypes:
+        for k, p in enumerate(problems):
+            own = [r for r in runs if r.dtype == dtype]
+            rows = tuple(row for r in own for row in r.rows(k))
+            names = ", ".join(r.asked.caller.name for r in own)
+            found.append(CheckReport(names, dtype, "the user's", f"{p.title}, {_sizes(p)}", rows))
+    return [report for report in found if report.rows]
+
+
+def _spread(runs: list[_Compared]) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+    """Of both functions, in the first problem that fails."""
+    failed = [(r.first_wrong, r.dtype) for r in runs if r.first_wrong is not None]
+    by_step: dict[str, tuple[float, ...]] = {}
+    by_gate: dict[str, tuple[float, ...]] = {}
+    if failed:
+        dtype = failed[0][1]
+        k = min(first for first, other in failed if other == dtype)
+        for r in runs:
+            steps, gates = r.spread(k) if r.dtype == dtype else ({}, {})
+            by_step, by_gate = by_step | steps, by_gate | gates
+    return by_step, by_gate
+
+
+def _sizes(p: Problem) -> str:
+    steps, batch, inputs = p.x.shape
+    return f"T={steps} B={batch} I={inputs} H={p.h_0.shape[1]}"
+
+
+def _named(cell: str, runs: list[_Compared]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """Mistakes of forward, then those of backward in the light of them, in the first dtype that was taken."""
+    findings: dict[tuple[str, str], Finding] = {}
+    unexplained: dict[str, None] = {}
+    known: dict[str, Diagnosis] = {}
+    for r in runs:
+        name, side = r.asked.side, r.side()
+        seen = list(_seen(r))
+        if any(side.got) and name not in known and not _remembers(r):
+            plants = known["forward"].plants if name == "backward" and "forward" in known else ()
+            diagnosis = diagnose(cell, side, plants)
+            if diagnosis != Diagnosis():
+                known[name] = diagnosis
+            seen += diagnosis.findings
+            unexplained |= dict.fromkeys(diagnosis.unexplained)
+            if diagnosis.follows:
+                findings |= {
+                    key: replace(finding, quantities=(*finding.quantities, *diagnosis.follows))
+                    for key, finding in findings.items() if key[0] == "forward"
+                }  # fmt: skip
+        for finding in seen:
+            findings.setdefault((finding.side, finding.name), finding)
+    return tuple(findings.values()), tuple(unexplained)
+
+
+def _seen(r: _Compared) -> list[Finding]:
+    """What needs no hypothesis: the form of what came back, and what a call leaves behind."""
+    side, name = r.asked.side, r.asked.caller.name
+    answers = [a for a in r.answers if a is not None and not a.error]
+    found = []
+    narrow = tuple(dict.fromkeys(q for a in answers for q in a.narrow))
+    if narrow:
+        found.append(Finding(
+            "float32 returned for float64",
+            "float64 arrays go in and float32 comes out: half of the digits are lost on the way. Keep the inputs' "
+            'dtype (in JAX: jax_enable_x64), or check float32 alone with dtypes=["float32"].',
+            side, narrow, math.nan,
+        ))  # fmt: skip
+    turned = {q: shapes for a in answers for q, shapes in a.turned.items()}
+    if turned:
+        shown = "; ".join(f"{q}: {shape}, expected {wanted}" for q, (shape, wanted) in turned.items())
+        found.append(Finding(
+            "axes in another order", f"Transpose or squeeze what is returned ({shown}).", side, tuple(turned), math.nan
+        ))  # fmt: skip
+    broken = tuple(dict.fromkeys(q for a in answers for q, v in a.values.items() if not np.isfinite(v).all()))
+    if broken:
+        found.append(Finding(
+            "NaN or infinity", "Finite numbers go in. Look for memory that is not written, exp that overflows, 0/0.",
+            side, broken, math.inf,
+        ))  # fmt: skip
+    changed = tuple(dict.fromkeys(argument for a in answers for argument in a.changed))
+    if changed:
+        found.append(Finding(
+            "arguments changed in place", f"{name} writes to its own {', '.join(changed)}. Copy before writing.",
+            side, (), math.nan,
+        ))  # fmt: skip
+    if _remembers(r):
+        found.append(Finding(
+            "state kept between calls",
+            f"The same call of {name} gives other numbers the second time. Start every call from its arguments.",
+            side, (), math.nan,
+        ))  # fmt: skip
+    return found
+
+
+def _remembers(r: _Compared) -> bool:
+    first, again = r.answers[0], r.again
+    if first is None or first.error or again.error:
+        return False
+    pairs = [(q, v, again.values[q]) for q, v in first.values.items() if q in again.values]
+    return any(
+        np.isfinite(a).all() and not testing.difference(b, a).ratio <= r.standard.allowed[0][q] for q, a, b in pairs
+    )
+
+
+def _where(p: Problem, q: str, index: tuple[int, ...]) -> str:
+    """The place in words, as in `scratchrnn check`."""
+    batch = p.x.shape[1]
+    kind, hidden = p.cell[:4].rstrip("_"), p.h_0.shape[1]
+    geometry = Geometry(kind, hidden, hidden, 1, False, True, np.full(batch, len(p.x)))
+    if q in {"output", "dx"}:
+        return geometry.where(q, index)
+    if q == "c":  # without slot 0 here
+        index = (index[0] + 1, *index[1:])
+    if q in {"h_n", "c_n", "dh_0", "dc_0"}:
+        return geometry.where(q, (0, *index)).removeprefix("l0 ")
+    return geometry.where(f"{q}_l0", index)

@@ -16,7 +16,7 @@ class Row:
     Attributes
     ----------
     quantity : str
-        As in `scratchrnn.check.reference`: output, h_n, c_l0, f_l1_reverse, dx, dc_l0, dweight_hh_l0; with a prime
+        As in `scratchrnn.check.torch_truth`: output, h_n, c_l0, f_l1_reverse, dx, dc_l0, dweight_hh_l0; with a prime
         where the layer was called for inference. dc is dL/dc.
     ours : float
         Our error against float64 truth, `scratchrnn.testing.difference(...).ratio`.

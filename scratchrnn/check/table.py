@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scratchrnn.check.grid import Check
-from scratchrnn.check.report import Row
+from scratchrnn.check.report import CheckReport, Row
 from scratchrnn.check.where import split
 
 ORDER = (
@@ -38,14 +38,14 @@ def print_configurations(console: Console, checks: Sequence[Check]) -> None:
     console.print()
 
 
-def print_quantities(console: Console, checks: Sequence[Check]) -> None:
-    """One row per quantity, over all configurations, layers and directions."""
-    dtypes = _dtypes(checks)
-    table = _table({"quantity": 12}, dtypes, "nearest to its bound")
+def print_quantities(console: Console, reports: Sequence[CheckReport], compared: str = "torch") -> None:
+    """One row per quantity, over all configurations, layers and directions; `compared` names the other float32."""
+    dtypes = list(dict.fromkeys(report.dtype for report in reports))
+    table = _table({"quantity": 12}, dtypes, "nearest to its bound", compared=compared)
     groups: dict[str, list[tuple[str, Row]]] = {}
-    for check in checks:
-        for row in check.report.rows:
-            groups.setdefault(split(row.quantity)[0], []).append((check.report.dtype, row))
+    for report in reports:
+        for row in report.rows:
+            groups.setdefault(split(row.quantity)[0], []).append((report.dtype, row))
     for name in sorted(groups, key=_order):
         _add(table, [name], dtypes, groups[name], quantity=False)
     _print(console, table)
@@ -86,6 +86,19 @@ def print_failures(console: Console, checks: Iterable[Check]) -> None:
         console.print(f"{len(failed) - 1} more checks fail; --verbose or --json for all of it")
 
 
+def print_errors(console: Console, title: str, columns: Sequence[str], errors: Mapping[str, Sequence[float]]) -> None:
+    """One row per quantity, one column per step or gate."""
+    if not errors:
+        return
+    table = _plain_table()
+    table.add_column(title, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for quantity in sorted(errors, key=_order):
+        table.add_row(quantity, *(f"{error:.0e}" if error else "0" for error in errors[quantity]))
+    console.print(table)
+
+
 def _print(console: Console, table: Table) -> None:
     """Print what fits, without the last columns if need be: a number cut short would be another number."""
     endless = console.options.update(max_width=10_000)
@@ -111,14 +124,16 @@ def _plain_table(header: bool = True) -> Table:
     )  # fmt: skip
 
 
-def _table(heads: Mapping[str, int], dtypes: Sequence[str], last: str, header: bool = True) -> Table:
+def _table(
+    heads: Mapping[str, int], dtypes: Sequence[str], last: str, header: bool = True, compared: str = "torch"
+) -> Table:
     table = _plain_table(header)
     for head, width in heads.items():
         table.add_column(head, width=width, justify="left" if head == "quantity" else "right")
     if "float64" in dtypes:
         table.add_column("float64", width=7, justify="right")
     if "float32" in dtypes:
-        for head, width in (("float32", 7), ("torch", 7), ("ratio", 5)):
+        for head, width in (("float32", 7), (compared, 7), ("ratio", 5)):
             table.add_column(head, width=width, justify="right")
     table.add_column(last, min_width=PLACE)
     return table

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scratchrnn.cli.own import check_own
 from scratchrnn.cli.terminal import FAILED, InputError, user_input
 
 if TYPE_CHECKING:
@@ -37,6 +38,17 @@ def check(
     dtype: Annotated[
         str | None, typer.Option(help="float64 or float32 alone. Default: both; float64 alone for float64 weights.")
     ] = None,
+    function: Annotated[
+        str | None,
+        typer.Option(
+            "--function",
+            metavar="FILE.py:FORWARD,BACKWARD",
+            help="Check functions of your own, from a file or as module:forward,backward; backward may be absent.",
+        ),
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="lstm, rnn_tanh or rnn_relu: what --function computes. Default: lstm.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of inputs, cotangents and, without a file, weights.")] = 0,
     backend: Annotated[str | None, typer.Option(help="What computes here; scratchrnn info lists them.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every quantity of every check.")] = False,
@@ -56,10 +68,26 @@ def check(
 
         $ scratchrnn check --safetensors model.safetensors --prefix encoder.rnn
 
+    An LSTM of your own, with the likely mistake named (python: srnn.check.reference):
+
+        $ scratchrnn check --function my_lstm.py:forward,backward
+
     For a script:
 
         $ scratchrnn check --json | jq '.ok'
     """
+    if function is not None:
+        theirs: dict[str, object] = {
+            "--module": module,
+            "--safetensors": safetensors,
+            "--prefix": prefix,
+            "--backend": backend,
+        }
+        theirs |= {"--nonlinearity": nonlinearity, "--trust": trust or None, "--verbose": verbose or None}
+        check_own(function, cell or "lstm", dtype, seed, as_json, [name for name, v in theirs.items() if v is not None])
+        return
+    if cell is not None:
+        raise InputError("--cell: expected together with --function")
     with user_input():
         checks = _run(module, safetensors, prefix, nonlinearity, trust, dtype, seed, backend)
     if as_json:
@@ -157,7 +185,7 @@ def _print(checks: Sequence[Check], seed: int, verbose: bool, file: Path | None)
             table.print_everything(console, one)
     elif not file:
         table.print_configurations(console, checks)
-    table.print_quantities(console, checks)
+    table.print_quantities(console, [one.report for one in checks])
 
     growth, floor = testing.TOLERANCE["float32_growth"], testing.TOLERANCE["float32_floor"]
     console.print(
