@@ -259,6 +259,9 @@ class Trace(ByLayer[LayerTrace]):
         Name of the backend that computed it.
     cell : str
         "lstm", "rnn_tanh" or "rnn_relu".
+    gradients : Gradients or None
+        Where a torch module handed this trace out (`interop.torch`), those of the latest backward pass through its
+        call. Else None: `backward` of a layer returns them.
     """
 
     output: FloatArray
@@ -271,6 +274,7 @@ class Trace(ByLayer[LayerTrace]):
     batch_first: bool
     backend: str
     cell: str
+    gradients: Gradients | None = field(default=None, init=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,5 +1,8 @@
-"""Weights and configurations from and to other libraries; torch is imported only when one of its objects is meant."""
+"""Weights, configurations and graphs from and to other libraries.
 
-from scratchrnn.interop import state_dict, torch
+torch and onnx are imported only when one of their objects is meant; keras never is.
+"""
 
-__all__ = ["state_dict", "torch"]
+from scratchrnn.interop import keras, onnx, state_dict, torch
+
+__all__ = ["keras", "onnx", "state_dict", "torch"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array
+from scratchrnn._validate import take_array
 from scratchrnn.layers import LSTM, RNN
 from scratchrnn.layers.module import FORMAT, read_safetensors
 from scratchrnn.rng import Rng
@@ -143,7 +143,7 @@ def layer_from_state_dict(
     """
     config = infer_config(tensors, prefix=prefix)
     own = select(tensors, prefix)
-    dtype = check_array("weight_ih_l0", own["weight_ih_l0"]).dtype
+    dtype = take_array("weight_ih_l0", own["weight_ih_l0"]).dtype
     sizes = (config.input_size, config.hidden_size, config.num_layers)
     shared: dict[str, Any] = {
         "bias": config.bias, "batch_first": batch_first, "bidirectional": config.bidirectional,

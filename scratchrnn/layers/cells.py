@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
+from scratchrnn._validate import check_bool, check_dtype, check_positive_int, take_array
 from scratchrnn.backends import memory
 from scratchrnn.init import torch_default_
 from scratchrnn.layers import direction, edge
@@ -66,7 +66,7 @@ class RecurrentCell(Module):
 
     def _enter(self, x: Any, state: Any, *, keep: bool) -> tuple[FloatArray, FloatArray, FloatArray | None, bool]:
         """x (1, B, I), a copy if it is kept; h (B, H), c (B, H) of an LSTM, batched."""
-        check_array("x", x, dtype=self.dtype)
+        x = take_array("x", x, dtype=self.dtype)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ValueError(
                 f"x: expected shape (batch, input_size) or (input_size,) with input_size={self.input_size}; "
@@ -150,7 +150,9 @@ class RecurrentCell(Module):
         d_h, d_c = (*self._enter_state("d_state", d_state, batch, batched), None)[:2]
         above = None
         if d_output is not None:
-            check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
+            d_output = take_array(
+                "d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output"
+            )
             above = d_output.reshape(1, batch, self.hidden_size)
         dx, layer, dw = direction.backward(
             backends.load(trace.backend),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scratchrnn._typing import BoolArray, DType, FloatArray
-from scratchrnn._validate import check_array, check_bool, check_probability
+from scratchrnn._validate import check_bool, check_probability, take_array
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
 from scratchrnn.trace import Gradients
@@ -75,18 +75,20 @@ class Dropout(Module):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
         return f"{type(self).__name__}({arguments})"
 
-    def _mask_shape(self, x: Any) -> tuple[int, ...]:
-        """Check x, and say what shape its mask has."""
-        return check_array("x", x).shape
+    def _mask_shape(self, x: FloatArray) -> tuple[int, ...]:
+        """What shape the mask of x has."""
+        return x.shape
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Inference: x itself, as in torch."""
+        x = take_array("x", x)
         self._mask_shape(x)
         return x
 
     @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def forward(self, x: FloatArray, training: bool = True, rng: np.random.Generator | None = None) -> DropoutTrace:
         """Drop, keeping the mask; `rng` stands in for the layer's own."""
+        x = take_array("x", x)
         shape = self._mask_shape(x)
         generator = self.rng if rng is None else check_rng("rng", rng)
         if not check_bool("training", training) or self.p == 0.0:
@@ -98,7 +100,7 @@ class Dropout(Module):
     def backward(self, trace: DropoutTrace, d_output: FloatArray) -> Gradients:
         """dL/dx = m ⊙ dL/dy."""
         check_trace(trace, DropoutTrace, self)
-        check_array("d_output", d_output, shape=trace.output.shape, dtype=trace.output.dtype)
+        d_output = take_array("d_output", d_output, shape=trace.output.shape, dtype=trace.output.dtype)
         dx = d_output.copy() if trace.mask is None else d_output * trace.mask
         return Gradients(dx, None, {}, {})
 
@@ -142,8 +144,8 @@ class LockedDropout(Dropout):
         """Arguments that construct a layer of this kind and size."""
         return {"p": self.p, "batch_first": self.batch_first}
 
-    def _mask_shape(self, x: Any) -> tuple[int, ...]:
-        shape = list(check_array("x", x).shape)
+    def _mask_shape(self, x: FloatArray) -> tuple[int, ...]:
+        shape = list(x.shape)
         if len(shape) not in (2, 3):
             layout = "(batch, time, size)" if self.batch_first else "(time, batch, size)"
             raise ValueError(f"x: expected shape {layout} or, without a batch, (time, size); got {x.shape}")

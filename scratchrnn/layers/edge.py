@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchrnn._typing import BoolArray, DType, FloatArray, IntArray
-from scratchrnn._validate import check_array, check_device_array, check_mask, check_real, describe, on_device
+from scratchrnn._validate import (
+    check_device_array,
+    check_mask,
+    check_real,
+    describe,
+    host_array,
+    on_device,
+    speaks_protocol,
+    take_array,
+)
 from scratchrnn.backends import arrays as host
 from scratchrnn.backends import memory
 from scratchrnn.trace import State, Trace
@@ -32,7 +41,7 @@ def enter_array(
     why: str | Callable[[], str] = "",
 ) -> FloatArray:
     """Check one of the caller's arrays, and return it as `arrays` takes it."""
-    check = check_device_array if arrays.on_device else check_array
+    check = check_device_array if arrays.on_device else take_array
     taken: FloatArray = arrays.take(check(name, value, shape=shape, dtype=dtype, why=why))
     return taken
 
@@ -87,7 +96,9 @@ def enter_lengths(lengths: Any, *, steps: int, batch: int, batched: bool, name: 
     if not batched:
         raise ValueError(f"{name}: expected None for an input without a batch axis; give x[:length] instead")
     if not isinstance(lengths, (Sequence, np.ndarray)) or isinstance(lengths, (str, bytes)):
-        raise TypeError(f"{name}: expected {batch} integers; got {describe(lengths)}")
+        if not speaks_protocol(lengths):
+            raise TypeError(f"{name}: expected {batch} integers; got {describe(lengths)}")
+        lengths = host_array(name, lengths)
     try:
         array = np.asarray(lengths)
     except ValueError:
@@ -177,7 +188,7 @@ def enter_steps(name: str, mask: Any, trace: Trace) -> BoolArray | None:
     """Return as (T, B), in the input's order of time, which steps of which samples are meant; None when absent."""
     if mask is None:
         return None
-    check_mask(name, mask, shape=trace.output.shape[:-1], why="of the trace's output but for its last axis")
+    mask = check_mask(name, mask, shape=trace.output.shape[:-1], why="of the trace's output but for its last axis")
     return time_major(mask[..., None], batch_first=trace.batch_first, batched=trace.batched)[..., 0]
 
 

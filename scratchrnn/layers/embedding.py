@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_dtype, check_indices, check_int, check_positive_int
+from scratchrnn._validate import check_dtype, check_indices, check_int, check_positive_int, take_array
 from scratchrnn.init import normal_
 from scratchrnn.layers.module import Module, check_trace
 from scratchrnn.rng import Rng, check_rng
@@ -76,13 +76,14 @@ class Embedding(Module):
 
     def forward(self, indices: IntArray) -> EmbeddingTrace:
         """Rows (..., E) for integer indices (...), with what backward needs."""
-        return EmbeddingTrace(self(indices), indices.copy())
+        codes = check_indices("indices", indices, self.num_embeddings)
+        return EmbeddingTrace(self.parameters["weight"][codes], codes.copy())
 
     @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def backward(self, trace: EmbeddingTrace, d_output: FloatArray) -> Gradients:
         """Each row's gradient is the sum over the places that read it; indices have none."""
         check_trace(trace, EmbeddingTrace, self, trace_of=lambda t: t.output.shape[-1] == self.embedding_dim)
-        check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
+        d_output = take_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         gradient = np.zeros_like(self.parameters["weight"])
         flat = trace.indices.reshape(-1)
         if flat.size:

@@ -11,7 +11,7 @@ with B, as that of every other parameter does; with a loss that is averaged it d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -100,7 +100,8 @@ class StateShape:
 def batch_of(state: Any) -> int | None:
     """B of a state, or of the gradient of one; None without a batch."""
     pair = state if isinstance(state, (tuple, list)) else (state,)
-    return next((a.shape[1] for a in pair if isinstance(a, np.ndarray) and a.ndim == 3), None)
+    shapes: Iterator[tuple[int, ...]] = (getattr(a, "shape", ()) for a in pair)
+    return next((shape[1] for shape in shapes if len(shape) == 3), None)
 
 
 def as_state(arrays: Sequence[FloatArray]) -> State:

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array, check_bool, check_dtype, check_positive_int
+from scratchrnn._validate import check_bool, check_dtype, check_positive_int, take_array
 from scratchrnn.backends import memory
 from scratchrnn.init import uniform_
 from scratchrnn.layers.edge import readable
@@ -86,15 +86,18 @@ class Linear(Module):
 
     def _enter(self, x: Any) -> FloatArray:
         self._check_parameters()
-        check_array("x", x, dtype=self.dtype)
+        x = take_array("x", x, dtype=self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected a last axis of in_features={self.in_features}; got shape {x.shape}")
         return x
 
-    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
     def __call__(self, x: FloatArray) -> FloatArray:
         """y (..., O) for x (..., I); keeps nothing."""
-        flat = readable(self._enter(x).reshape(-1, self.in_features))
+        return self._run(self._enter(x))
+
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
+    def _run(self, x: FloatArray) -> FloatArray:
+        flat = readable(x.reshape(-1, self.in_features))
         bias = self.parameters["bias"] if self.bias_wanted else np.zeros(self.out_features, self.dtype)
         y = memory.empty((len(flat), self.out_features), self.dtype)
         backends.load(self.backend).linear.forward(flat, self.parameters["weight"], bias, y)
@@ -103,13 +106,14 @@ class Linear(Module):
     def forward(self, x: FloatArray) -> LinearTrace:
         """y (..., O) for x (..., I), with what backward needs."""
         name = backends.load(self.backend).name
-        return LinearTrace(self(x), memory.copy(x), memory.copy(self.parameters["weight"]), name)
+        x = self._enter(x)
+        return LinearTrace(self._run(x), memory.copy(x), memory.copy(self.parameters["weight"]), name)
 
     @np.errstate(all="ignore")
     def backward(self, trace: LinearTrace, d_output: FloatArray) -> Gradients:
         """dx = dy W, dW = dyᵀ x, db = Σ dy, on the trace's backend; `d_output` has the output's shape."""
         check_trace(trace, LinearTrace, self, trace_of=self._is_mine)
-        check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
+        d_output = take_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype)
         dy = readable(d_output.reshape(-1, self.out_features))
         x = trace.input.reshape(-1, self.in_features)
         dx = memory.empty(x.shape, self.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 
 from scratchrnn._files import write_atomically
 from scratchrnn._typing import DType, FloatArray
-from scratchrnn._validate import check_array
+from scratchrnn._validate import check_array, speaks_protocol, take_array
 from scratchrnn.backends import memory
 
 FORMAT = "scratchrnn"  # key of the safetensors metadata
@@ -69,8 +69,8 @@ class Module(ABC):
         parameters = self.__dict__.get("parameters", {})
         if name in parameters:
             target = parameters[name]
-            target[...] = check_array(name, value, shape=target.shape, dtype=target.dtype)
-        elif isinstance(value, np.ndarray):
+            target[...] = take_array(name, value, shape=target.shape, dtype=target.dtype)
+        elif isinstance(value, np.ndarray) or speaks_protocol(value):
             raise AttributeError(f"{type(self).__name__} has no parameter {name}; it has {', '.join(parameters)}")
         else:
             object.__setattr__(self, name, value)
@@ -102,11 +102,12 @@ class Module(ABC):
             parts = [f"missing {', '.join(missing)}"] if missing else []
             parts += [f"unexpected {', '.join(map(str, extra))}"] if extra else []
             raise ValueError(f"state: expected exactly the parameters of {self!r}; {'; '.join(parts)}")
+        values = {}
         for name, target in self.parameters.items():
-            check_array(name, state[name], shape=target.shape, dtype=target.dtype, why=f"for {self!r}")
+            array = take_array(name, state[name], shape=target.shape, dtype=target.dtype, why=f"for {self!r}")
+            values[name] = array.copy()  # it may be this layer's own
             if not target.flags.writeable:
                 raise ValueError(f"{name}: expected a parameter that can be written; this one is read-only")
-        values = {name: state[name].copy() for name in self.parameters}  # they may be this layer's own arrays
         for name, target in self.parameters.items():
             target[...] = values[name]
 

@@ -26,14 +26,16 @@ from scratchrnn._validate import (
 from scratchrnn.backends import arrays as host
 from scratchrnn.init import torch_default_
 from scratchrnn.layers import direction, edge, walk
-from scratchrnn.layers.direction import GATES, Cell, Weights
+from scratchrnn.layers.direction import GATES, Cell
+from scratchrnn.layers.dropout import draw_mask
 from scratchrnn.layers.module import Module
+from scratchrnn.layers.plan import Plan
 from scratchrnn.layers.walk import RunBackward, RunForward
 from scratchrnn.rng import Rng, check_rng
-from scratchrnn.trace import DIRECTIONS, Gradients, Key, State, Trace
+from scratchrnn.trace import Gradients, State, Trace
 
 
-class Recurrent(Module):
+class Recurrent(Plan, Module):
     """What RNN and LSTM share; see those."""
 
     def __init__(
@@ -70,24 +72,8 @@ class Recurrent(Module):
             )
         self.backend = backends.check_backend(backend)
         self.rng = check_rng("rng", rng)
-        self._keys = [(n, d) for n in range(self.num_layers) for d in DIRECTIONS[: self.num_directions]]
         self._allocate(self._shapes(), check_dtype("dtype", dtype))
         torch_default_(self.parameters, self.hidden_size, self.rng)
-
-    @property
-    def num_directions(self) -> int:
-        """D."""
-        return 2 if self.bidirectional else 1
-
-    @property
-    def output_size(self) -> int:
-        """Size of h, in one direction: proj_size if there is a projection, else hidden_size."""
-        return self.proj_size or self.hidden_size
-
-    @staticmethod
-    def _suffix(key: Key) -> str:
-        layer, side = key
-        return f"_l{layer}" + ("_reverse" if side == "reverse" else "")
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
@@ -205,6 +191,8 @@ class Recurrent(Module):
         Parameters
         ----------
         x : ndarray (T, B, I), or (B, T, I) with `batch_first`, or (T, I) without a batch
+            Or, here and below, what has `__array__`, `__array_interface__` or, on the CPU, `__dlpack__`, as torch's
+            tensors: seen as NumPy's where it lies, if its owner allows.
             Or with backend "cuda" an array on a CUDA device, C-contiguous: torch's, cupy's, whatever has
             `__cuda_array_interface__`. Then state is there too, and so is all that comes out, of `backward` as well, as
             Numba's device arrays on the stream that x's owner is using; `torch.as_tensor` takes them without a copy.
@@ -249,10 +237,11 @@ class Recurrent(Module):
         """`forward` with these weights, each layer and direction run by `run`."""
         with backends.placed(backends.load(self.backend), "x", x) as kernels:
             check_bool("training", training)
-            arrays, drop = kernels.arrays, training and self.dropout > 0
+            arrays = kernels.arrays
+            draw = partial(draw_mask, p=self.dropout, dtype=self.dtype, rng=rng) if training and self.dropout else None
             xs, h_0, c_0, ns, batched = self._enter(x, state, lengths, arrays, keep=True)
             parameters = walk.uploaded(arrays, weights())
-            ran = walk.forward(self, kernels, xs, h_0, c_0, ns, parameters, drop, rng, run)
+            ran = walk.forward(self, kernels, xs, h_0, c_0, ns, parameters, draw, run)
             return Trace(
                 edge.leave_output(ran.output, batch_first=self.batch_first, batched=batched, arrays=arrays),
                 edge.leave_state(ran.h_n, ran.c_n, batched=batched, arrays=arrays),
@@ -342,11 +331,6 @@ class Recurrent(Module):
                 back.parameters,
                 back.layers,
             )
-
-    def _named(self, dw: Weights, key: Key) -> dict[str, FloatArray]:
-        """Gradients of one direction's parameters, by their names."""
-        named = {name + self._suffix(key): array for name, array in zip(dw._fields, dw, strict=True)}
-        return {name: array for name, array in named.items() if name in self.parameters and array is not None}
 
     def _check_trace(self, trace: Any, kind: type[Trace]) -> None:
         """Raise unless it is of exactly this kind: a wrapper's trace was made by other arithmetic than the layer's."""

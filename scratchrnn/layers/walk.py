@@ -10,23 +10,36 @@ Everything here is where the input is, on the host or on a device: `kernels.arra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn.backends import Kernels
 from scratchrnn.layers import direction
 from scratchrnn.layers.direction import Weights
-from scratchrnn.layers.dropout import draw_mask
-from scratchrnn.rng import Rng
-from scratchrnn.trace import DIRECTIONS, Key, LayerGradients, LayerTrace, Trace
+from scratchrnn.layers.plan import Plan
+from scratchrnn.trace import DIRECTIONS, Key, LayerGradients, LayerTrace
 
-if TYPE_CHECKING:
-    from scratchrnn.layers.stack import Recurrent
-
+DrawMask = Callable[[tuple[int, ...]], FloatArray]  # shape to mask, on the host
 RunForward = Callable[..., LayerTrace]  # direction.forward, or what stands in for it
 RunBackward = Callable[..., tuple[FloatArray, LayerGradients, Weights]]  # direction.backward likewise
 Parameters = Mapping[str, FloatArray]
+
+
+class Kept(Protocol):
+    """What the way back needs of a trace."""
+
+    @property
+    def layers(self) -> Mapping[Key, LayerTrace]:
+        """Per layer and direction."""
+
+    @property
+    def parameters(self) -> Parameters:
+        """The weights as they were."""
+
+    @property
+    def dropout_masks(self) -> Sequence[FloatArray | None]:
+        """(T, B, D·P) of each boundary between layers."""
 
 
 class Inferred(NamedTuple):
@@ -58,7 +71,7 @@ class Returned(NamedTuple):
 
 
 def infer(
-    layer: Recurrent,
+    layer: Plan,
     kernels: Kernels,
     x: FloatArray,  # (T, B, I)
     h_0: FloatArray,  # (L·D, B, P)
@@ -85,18 +98,17 @@ def infer(
 
 
 def forward(
-    layer: Recurrent,
+    layer: Plan,
     kernels: Kernels,
     x: FloatArray,  # (T, B, I)
     h_0: FloatArray,  # (L·D, B, P)
     c_0: FloatArray | None,  # (L·D, B, H) of an LSTM
     lengths: IntArray,  # (B,)
     parameters: Parameters,
-    drop: bool,
-    rng: Rng,
+    draw: DrawMask | None,
     run: RunForward,
 ) -> Ran:
-    """Each layer and direction run by `run`; dropout between layers where `drop`."""
+    """Each layer and direction run by `run`; dropout between layers by the masks of `draw`, None: no dropout."""
     arrays, below = kernels.arrays, x
     layers: dict[Key, LayerTrace] = {}
     masks: list[FloatArray | None] = []
@@ -108,7 +120,7 @@ def forward(
             traces = [layers[key[0], d] for d in DIRECTIONS[: layer.num_directions]]
             below = arrays.side_by_side([t.by_time(t.h[1:]) for t in traces])
             if key[0] < layer.num_layers - 1:
-                masks.append(arrays.upload(draw_mask(below.shape, layer.dropout, layer.dtype, rng)) if drop else None)
+                masks.append(None if draw is None else arrays.upload(draw(below.shape)))
                 below = below if masks[-1] is None else arrays.multiply(below, masks[-1])
     h_n = arrays.stack([arrays.states_at(t.h, lengths) for t in layers.values()])
     c_n = arrays.stack([arrays.states_at(t.c, lengths) for t in layers.values()]) if layer.cell.has_c else None
@@ -117,9 +129,9 @@ def forward(
 
 
 def backward(
-    layer: Recurrent,
+    layer: Plan,
     kernels: Kernels,
-    trace: Trace,
+    trace: Kept,
     d_output: FloatArray | None,  # (T, B, D·P)
     d_h_n: FloatArray | None,  # (L·D, B, P)
     d_c_n: FloatArray | None,  # (L·D, B, H)

@@ -1,0 +1,209 @@
+"""One call of a module between arrays in and arrays out, and as one node of torch's graph.
+
+forward:    x, h_0, c_0, weights  ──walk──►  output, h_n, c_n;   h, c, gates of every step are saved
+backward:   d_output, d_h_n, d_c_n  ──walk, in reverse──►  dx, dh_0, dc_0, dW
+
+Arrays and tensors are two views of one memory. What backward needs are saved tensors of the node, so that torch frees
+them with the graph, sees when one was changed in between, and lets its hooks (checkpointing, offloading) have them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from scratchrnn._typing import FloatArray, IntArray
+from scratchrnn.backends import Kernels, memory
+from scratchrnn.interop.torch.convert import require_torch
+from scratchrnn.interop.torch.layout import Layout, draw_mask
+from scratchrnn.layers import direction, edge, walk
+from scratchrnn.layers.direction import Cell, Recompute, Weights
+from scratchrnn.layers.plan import Plan
+from scratchrnn.trace import Gradients, Key, LayerTrace, State, Trace
+
+Arrays = list[FloatArray | None]
+
+
+def array_of(tensor: Any) -> Any:
+    """See a tensor on the CPU as an array: no copy, unless it stands negated. `torch.from_numpy` is the way back."""
+    return None if tensor is None else tensor.detach().resolve_neg().numpy()
+
+
+class Kept(NamedTuple):
+    """What the way back needs; see `walk.Kept`."""
+
+    layers: dict[Key, LayerTrace]
+    parameters: dict[str, FloatArray]
+    dropout_masks: Sequence[FloatArray | None]
+
+
+def flat(state: State) -> list[FloatArray]:
+    """h, and c of an LSTM."""
+    return list(state) if isinstance(state, tuple) else [state]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """All about a call that is no tensor."""
+
+    cell: Cell
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    proj_size: int
+    names: tuple[str, ...]  # of the weights
+    dropout: float  # 0 where it does not act
+    layout: Layout
+    own_trace: bool  # whether the caller gets the trace, which then shares nothing with any tensor
+    kernels: Kernels
+
+    def plan(self, weights: Sequence[FloatArray]) -> Plan:
+        """The stack over these weights."""
+        named = {name: edge.readable(w) for name, w in zip(self.names, weights, strict=True)}
+        sizes = (self.hidden_size, self.num_layers, self.bidirectional, self.proj_size)
+        return Plan(self.cell, *sizes, weights[0].dtype, named)
+
+    def _enter(
+        self, x: FloatArray, states: Sequence[FloatArray | None], plan: Plan
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None, IntArray]:
+        """x (T, B, I), h_0 (L·D, B, P), c_0 (L·D, B, H) of an LSTM, as kernels read them, and lengths (B,)."""
+        xs = edge.readable(self.layout.enter(x))
+        if self.own_trace and np.may_share_memory(xs, x):
+            xs = memory.copy(xs)
+        rows, batch = self.num_layers * plan.num_directions, xs.shape[1]
+        h_0, *c_0 = (
+            memory.zeros((rows, batch, size), x.dtype) if s is None else edge.readable(self._enter_state(s))
+            for s, size in zip(states, (plan.output_size, self.hidden_size), strict=False)
+        )
+        return xs, h_0, c_0[0] if c_0 else None, self.layout.lengths(xs.shape)
+
+    def _enter_state(self, state: Any) -> Any:  # (L·D, B, ·) or (L·D, ·)
+        return state if self.layout.batched or state is None else state[:, None]
+
+    def _leave_state(self, h: FloatArray, c: FloatArray | None) -> State:
+        return edge.leave_state(h, c, batched=self.layout.batched)
+
+    @np.errstate(all="ignore")  # inf and nan in data pass through, as in torch
+    def infer(
+        self, x: FloatArray, states: Sequence[FloatArray | None], weights: Sequence[FloatArray]
+    ) -> list[FloatArray]:
+        """The result (output, h_n, and c_n of an LSTM), with nothing kept; dropout does not act."""
+        plan = self.plan(weights)
+        entered = self._enter(x, states, plan)
+        output, h_n, c_n = walk.infer(plan, self.kernels, *entered, plan.parameters)
+        return [self.layout.leave(output), *flat(self._leave_state(h_n, c_n))]
+
+    @np.errstate(all="ignore")
+    def forward(
+        self, x: FloatArray, states: Sequence[FloatArray | None], weights: Sequence[FloatArray]
+    ) -> tuple[list[FloatArray], walk.Ran, Trace | None]:
+        """The result, everything on the way, and the trace for the caller."""
+        plan = self.plan([memory.copy(w) for w in weights] if self.own_trace else weights)
+        xs, hs, cs, ns = self._enter(x, states, plan)
+        draw = partial(draw_mask, require_torch(), self.layout, p=self.dropout, dtype=x.dtype) if self.dropout else None
+        ran = walk.forward(plan, self.kernels, xs, hs, cs, ns, plan.parameters, draw, direction.forward)
+        result = [self.layout.leave(ran.output), *flat(self._leave_state(ran.h_n, ran.c_n))]
+        if not self.own_trace:
+            return result, ran, None
+        output, h_n, c_n = (None if a is None else a.copy() for a in (ran.output, ran.h_n, ran.c_n))
+        trace = Trace(
+            self.layout.show(cast(FloatArray, output)), self._leave_state(cast(FloatArray, h_n), c_n), ran.layers, ns,
+            plan.parameters, ran.masks, self.layout.batched, self.layout.batch_first, self.kernels.name, self.cell.name,
+        )  # fmt: skip
+        return result, ran, trace
+
+    def take_apart(self, ran: walk.Ran) -> Arrays:
+        """Arrays that backward needs besides x and weights: h, c, gates by direction; inputs and masks by layer."""
+        parts = list(ran.layers.values())
+        above = parts[len(parts) // self.num_layers :: len(parts) // self.num_layers]  # one of each layer but the first
+        return [a for t in parts for a in (t.h, t._c, t._gates)] + [t.input for t in above] + list(ran.masks)
+
+    def put_together(self, x: FloatArray, plan: Plan, arrays: Arrays) -> Kept:
+        """Undo `take_apart`."""
+        xs = edge.readable(self.layout.enter(x))
+        lengths = self.layout.lengths(xs.shape)
+        keys = plan._keys
+        states = iter(arrays[: 3 * len(keys)])
+        inputs: Any = [xs, *arrays[3 * len(keys) : 3 * len(keys) + self.num_layers - 1]]
+        layers = {}
+        for key in keys:
+            h: Any = next(states)
+            again = Recompute(self.kernels.name, self.cell, Weights.of(plan.parameters, plan._suffix(key)))
+            c, gates = next(states), next(states)
+            layers[key] = LayerTrace(h, inputs[key[0]], lengths, key[1] == "reverse", False, c, gates, again)
+        return Kept(layers, plan.parameters, arrays[len(arrays) - self.num_layers + 1 :])
+
+    @np.errstate(all="ignore")
+    def backward(self, plan: Plan, kept: Kept, d_output: Any, d_h_n: Any, d_c_n: Any) -> walk.Returned:
+        """The gradient of everything, from cotangents in the caller's layout, None for zero."""
+        above = None if d_output is None else self.layout.enter(d_output)
+        d_h, d_c = self._enter_state(d_h_n), self._enter_state(d_c_n)
+        return walk.backward(plan, self.kernels, kept, above, d_h, d_c, math.inf, None, None, direction.backward)
+
+    def leave_gradients(self, back: walk.Returned) -> list[FloatArray]:
+        """dx, dh_0, dc_0 of an LSTM, in the caller's layout, and those of the weights."""
+        d_state = flat(self._leave_state(back.d_h_0, back.d_c_0))
+        return [self.layout.leave(back.dx), *d_state, *(back.parameters[name] for name in self.names)]
+
+    def record(self, back: walk.Returned) -> Gradients:
+        """Gradients for the caller of `return_trace`."""
+        d_state = self._leave_state(back.d_h_0, back.d_c_0)
+        return Gradients(self.layout.show(back.dx), d_state, back.parameters, back.layers)
+
+
+@cache
+def node() -> Any:
+    """The autograd function, made when torch is there."""
+    torch = require_torch()
+    from_numpy = torch.from_numpy
+
+    class Once(torch.autograd.Function):  # type: ignore[name-defined, misc]  # torch is a variable here
+        """A gradient that depends on more than torch knows of: it can be used, and not differentiated."""
+
+        @staticmethod
+        def forward(_: Any, gradient: Any) -> Any:
+            return gradient.view_as(gradient)
+
+        @staticmethod
+        def backward(_: Any, __: Any) -> Any:
+            raise RuntimeError("the backward pass of scratchrnn's LSTM and RNN cannot be differentiated in its turn")
+
+    class Recurrence(torch.autograd.Function):  # type: ignore[name-defined, misc]
+        """(call, traces, x, h_0[, c_0], *weights) to (output, h_n[, c_n]); h_0 and c_0 may be None."""
+
+        @staticmethod
+        def forward(ctx: Any, call: Call, traces: list[Trace], x: Any, *states_and_weights: Any) -> Any:
+            count = len(call.names)
+            states, weights = states_and_weights[:-count], states_and_weights[-count:]
+            result, ran, trace = call.forward(array_of(x), *([array_of(t) for t in ts] for ts in (states, weights)))
+            traces.extend([] if trace is None else [trace])
+            ctx.call, ctx.trace = call, trace
+            ctx.set_materialize_grads(False)
+            saved = (None if a is None else from_numpy(a) for a in call.take_apart(ran))
+            ctx.save_for_backward(x, *weights, *saved)
+            return tuple(from_numpy(a) for a in result)
+
+        @staticmethod
+        def backward(ctx: Any, d_output: Any, d_h_n: Any, d_c_n: Any = None) -> Any:
+            call: Call = ctx.call
+            x, *saved = map(array_of, ctx.saved_tensors)
+            count = len(call.names)
+            plan = call.plan(saved[:count])
+            kept = call.put_together(x, plan, saved[count:])
+            back = call.backward(plan, kept, array_of(d_output), array_of(d_h_n), array_of(d_c_n))
+            found = call.leave_gradients(back)
+            if ctx.trace is not None:
+                object.__setattr__(ctx.trace, "gradients", call.record(back))
+                found = [a.copy() for a in found]  # torch may add to these in place
+            wanted = ctx.needs_input_grad[2:]
+            grads = [from_numpy(a) if need else None for a, need in zip(found, wanted, strict=True)]
+            if torch.is_grad_enabled():  # create_graph=True
+                grads = [None if g is None else Once.apply(g.requires_grad_()) for g in grads]
+            return None, None, *grads
+
+    return Recurrence
