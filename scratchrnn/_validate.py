@@ -8,11 +8,12 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from scratchrnn._typing import BoolArray, DType, FloatArray, IntArray
 
 DTYPES: dict[str, DType] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+PROTOCOLS = ("__array__", "__array_interface__", "__dlpack__")  # of arrays on the CPU; the first two NumPy asks itself
 
 
 def check_dtype(name: str, dtype: DTypeLike) -> DType:
@@ -115,8 +116,7 @@ def check_array(
         return value
     if not isinstance(value, np.ndarray) or on_device(value):
         raise TypeError(f"{name}: expected a NumPy array; got {describe(value)}")
-    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
-        raise TypeError(f"{name}: expected a plain NumPy array; got {type(value).__name__}, whose arithmetic differs")
+    _check_plain(name, value)
     if dtype is not None and value.dtype != dtype:
         raise TypeError(
             f"{name}: expected dtype {dtype.name}; got {value.dtype} (convert with {name}.astype(np.{dtype.name}))"
@@ -128,6 +128,71 @@ def check_array(
         because = f" {reason}" if reason else ""
         raise ValueError(f"{name}: expected shape {shape}{because}; got {value.shape}")
     return value
+
+
+def take_array(
+    name: str,
+    value: Any,
+    *,
+    shape: tuple[int, ...] | None = None,
+    dtype: DType | None = None,
+    why: str | Callable[[], str] = "",
+) -> FloatArray:
+    """`check_array` of whatever speaks an array protocol on the CPU, seen as a NumPy array: use what it returns."""
+    # the usual case, as in `check_array`, asked here since a call takes as long as the answer
+    if type(value) is np.ndarray and value.dtype is dtype and (shape is None or value.shape == shape):
+        return value
+    if not isinstance(value, np.ndarray):
+        value = host_array(name, value)
+    return check_array(name, value, shape=shape, dtype=dtype, why=why)
+
+
+def host_array(name: str, value: Any) -> NDArray[Any]:
+    """See `value` as a NumPy array, without a copy where its owner can do without.
+
+    Parameters
+    ----------
+    value : ndarray, memoryview, or an object with `__array_interface__`, `__array__` or, on the CPU, `__dlpack__`
+        Such as a torch tensor on the CPU, a jax array or a pandas column.
+
+    Raises
+    ------
+    TypeError
+        Nothing of these, one that numbers are no longer free to leave (a torch tensor that requires grad), or one whose
+        owner does not hand it out. A number, a list and a masked array are no arrays here.
+    """
+    if isinstance(value, np.ndarray) and not on_device(value):
+        _check_plain(name, value)
+        return value
+    if not speaks_protocol(value):
+        raise TypeError(f"{name}: expected a NumPy array; got {describe(value)}")
+    kind = type(value)
+    if getattr(value, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name}: expected an array without a graph behind it; got a {kind.__name__} that requires grad: "
+            f"give {name}.detach()"
+        )
+    only_dlpack = not isinstance(value, memoryview) and not any(hasattr(kind, protocol) for protocol in PROTOCOLS[:2])
+    try:
+        array: NDArray[Any] = np.from_dlpack(value) if only_dlpack else np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
+        raise TypeError(
+            f"{name}: expected an array on the CPU; this {kind.__name__} does not give one: {error}"
+        ) from None
+    return array
+
+
+def speaks_protocol(value: Any) -> bool:
+    """Whether this is no array of NumPy's but may be seen as one on the CPU; a NumPy number is not meant."""
+    kind = type(value)
+    if kind is np.ndarray or not any(hasattr(kind, protocol) for protocol in PROTOCOLS):
+        return kind is memoryview
+    return not isinstance(value, (np.ndarray, np.generic)) and not on_device(value)
+
+
+def _check_plain(name: str, array: NDArray[Any]) -> None:
+    if isinstance(array, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"{name}: expected a plain NumPy array; got {type(array).__name__}, whose arithmetic differs")
 
 
 def on_device(value: Any) -> bool:
@@ -176,7 +241,9 @@ def check_c_order(name: str, value: Any) -> None:
 
 
 def check_mask(name: str, value: Any, *, shape: tuple[int, ...], why: str) -> BoolArray:
-    """Return `value` if it is a NumPy array of bool of exactly this shape; `why` as in `check_array`."""
+    """Return `value` as a NumPy array if it is one of bool, of exactly this shape; `why` as in `check_array`."""
+    if not isinstance(value, np.ndarray) and speaks_protocol(value):
+        value = host_array(name, value)
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray) or value.dtype != np.bool_:
         raise TypeError(f"{name}: expected a NumPy array of bool; got {describe(value)}")
     if value.shape != shape:
@@ -185,7 +252,9 @@ def check_mask(name: str, value: Any, *, shape: tuple[int, ...], why: str) -> Bo
 
 
 def check_indices(name: str, value: Any, count: int) -> IntArray:
-    """Return `value` if it is an array of integers, each in 0..count-1."""
+    """Return `value` as a NumPy array if it is one of integers, each in 0..count-1."""
+    if not isinstance(value, np.ndarray) and speaks_protocol(value):
+        value = host_array(name, value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected a NumPy array of integers; got {describe(value)}")
     outside = (value < 0) | (value >= count)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
-from scratchrnn._validate import check_array, check_probability, describe
+from scratchrnn._validate import check_probability, describe, host_array, speaks_protocol, take_array
 from scratchrnn.backends import memory
 
 __all__ = ["cross_entropy", "mse_loss"]
@@ -89,7 +89,7 @@ def cross_entropy(
     >>> print(round(float(loss), 4), d_logits.tolist())
     0.6931 [[0.5, -0.5], [0.0, 0.0]]
     """
-    check_array("logits", logits)
+    logits = take_array("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits: expected shape (..., C) with at least one class; got {logits.shape}")
     _check_reduction(reduction)
@@ -161,8 +161,8 @@ def mse_loss(
     >>> print(loss, d_prediction.tolist())
     2.0 [0.0, 2.0]
     """
-    check_array("prediction", prediction)
-    check_array("target", target, shape=prediction.shape, dtype=prediction.dtype, why="of the prediction")
+    prediction = take_array("prediction", prediction)
+    target = take_array("target", target, shape=prediction.shape, dtype=prediction.dtype, why="of the prediction")
     _check_reduction(reduction)
     with np.errstate(all="ignore"):
         d = np.empty(prediction.shape, prediction.dtype)
@@ -193,6 +193,8 @@ def _check_targets(targets: Any, shape: tuple[int, ...], ignore_index: Any) -> t
     """Return the targets as an array and, flattened, which of them are kept."""
     if isinstance(ignore_index, (bool, np.bool_)) or not isinstance(ignore_index, (int, np.integer)):
         raise TypeError(f"ignore_index: expected an integer; got {describe(ignore_index)}")
+    if not isinstance(targets, np.ndarray) and speaks_protocol(targets):
+        targets = host_array("targets", targets)
     if not isinstance(targets, (np.ndarray, np.integer)):
         raise TypeError(f"targets: expected a NumPy array of integers; got {describe(targets)}")
     array: IntArray = np.asarray(targets)

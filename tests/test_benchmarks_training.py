@@ -17,8 +17,8 @@ from scratchrnn import data
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-names = ["adding", "charlm", "laboratory", "timing", "truncation"]
-adding, charlm, laboratory, timing, truncation = map(importlib.import_module, names)
+names = ["adding", "charlm", "laboratory", "timing", "torch_module", "truncation"]
+adding, charlm, laboratory, timing, torch_module, truncation = map(importlib.import_module, names)
 
 
 def output_of(program: str, *arguments: str) -> str:
@@ -118,6 +118,36 @@ def test_charlm_end_to_end(tmp_path: Path) -> None:
     assert (row["engine"], row["threads"], row["below"], len(row["curve"])) == ("scratchrnn", 1, None, 1)
     assert row["text"] == data.text_sha256(data.default_text())
     assert "not reached" in shown
+
+
+# --- a module in torch
+
+
+def test_torch_module_end_to_end(tmp_path: Path) -> None:
+    limits = ["--threads", "1", "--problem", "2", "3", "4", "5", "2", "--cell", "rnn", "--seconds", "0"]
+    shown = output_of("torch_module", *limits, "--out", str(tmp_path / "rows"))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["mode"], row["engine"]) for row in rows] == [
+        (mode, engine) for mode in ("layer", "model") for engine in ("scratchrnn", "torch")
+    ]
+    ours, theirs = rows[:2]
+    assert ours["ratio"] == theirs["ratio"] == theirs["p50"] / ours["p50"]
+    assert all(row["difference"] < 1e-5 and row["layers"] == 2 for row in rows)
+    assert "rnn (2,3,4,5) layers 2" in shown
+
+
+def test_torch_module_does_not_time_what_disagrees() -> None:
+    class Process:
+        def __init__(self, figure: float) -> None:
+            self.figure = figure
+
+        def ask(self, **command: Any) -> dict[str, Any]:
+            assert command["do"] == "prepare"
+            return {"figures": [1.0, self.figure], "usual": 1.0, "torch": ""}
+
+    processes: Any = {"scratchrnn": Process(1.0), "torch": Process(1.01)}
+    with pytest.raises(RuntimeError, match="not timed, the engines disagree"):
+        torch_module.measure(processes, torch_module.PROBLEMS[0], "layer", 0.1)
 
 
 # --- min-char-rnn

@@ -1,4 +1,4 @@
-"""What `import scratchrnn` must not load, and that nothing of it needs torch; each in a fresh interpreter."""
+"""What `import scratchrnn` must not load, and that nothing of it needs torch or onnx; each in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-HEAVY = ["torch", "matplotlib", "numba.cuda", "typer", "rich", "scratchrnn.cli"]
+HEAVY = ["torch", "onnx", "matplotlib", "numba.cuda", "typer", "rich", "scratchrnn.cli"]
 FOREIGN = ["kernels"]  # as a top-level name it would be a second copy
 
 
@@ -45,14 +45,15 @@ def module_names() -> list[str]:
 
 WITHOUT_TORCH = """
 import importlib, sys
-sys.modules["torch"] = None  # now importing it raises ImportError, as where it is not installed
+for name in ("torch", "onnx"):
+    sys.modules[name] = None  # now importing it raises ImportError, as where it is not installed
 for name in sys.stdin.read().split():
     importlib.import_module(name)
     print(name)
 """
 
 
-def test_every_module_imports_without_torch() -> None:
+def test_every_module_imports_without_torch_and_onnx() -> None:
     names = module_names()
     assert {"scratchrnn", "scratchrnn.backends", "scratchrnn.kernels.numpy.lstm"} <= set(names)
     assert run(WITHOUT_TORCH, stdin="\n".join(names)) == names[-1]

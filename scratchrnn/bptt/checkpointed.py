@@ -16,7 +16,7 @@ import numpy as np
 
 from scratchrnn import backends
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_positive_int
+from scratchrnn._validate import check_positive_int, take_array
 from scratchrnn.backends import Kernels, arrays, memory
 from scratchrnn.bptt.full import Cotangent, check_unwrapped
 from scratchrnn.layers import direction, edge
@@ -248,13 +248,13 @@ def _by_segment(
         return lambda output, part: None
     if not callable(d_output):
         shape = (*x_shape[:-1], layer.output_size)
-        check_array("d_output", d_output, shape=shape, dtype=layer.dtype, why="of the output")
+        d_output = take_array("d_output", d_output, shape=shape, dtype=layer.dtype, why="of the output")
         whole = edge.time_major(d_output, **layout)
         return lambda output, part: whole[part]
 
     def ask(output: FloatArray, part: slice) -> FloatArray:
         own = edge.leave_output(output.copy(), **layout)  # the caller may write into it
-        d = check_array("d_output", d_output(own, part.start), shape=own.shape, dtype=layer.dtype, why="of the output")
+        d = take_array("d_output", d_output(own, part.start), shape=own.shape, dtype=layer.dtype, why="of the output")
         return edge.time_major(d, **layout)
 
     return ask

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_array, check_int, check_mask, describe
+from scratchrnn._validate import check_array, check_int, check_mask, describe, take_array
 from scratchrnn.bptt.full import Layer, check_layer
 from scratchrnn.bptt.pieces import Pieces
 from scratchrnn.layers import edge
@@ -268,7 +268,9 @@ def backward(
         raise TypeError(f"trace: expected what forward of this stream returned; got {describe(trace)}")
     pieces, batched = trace.pieces, trace.batched
     if d_output is not None:
-        check_array("d_output", d_output, shape=trace.output.shape, dtype=layer.dtype, why="of the trace's output")
+        d_output = take_array(
+            "d_output", d_output, shape=trace.output.shape, dtype=layer.dtype, why="of the trace's output"
+        )
         rows = edge.time_major(d_output, batch_first=layer.batch_first, batched=batched)
         d_output = _own(layer, pieces.unfold(rows))  # undoes fold
     ends = enter_state(layer, d_state, pieces.batch, batched, name="d_state")
@@ -333,7 +335,7 @@ def enter_steps(layer: Layer, name: str, mask: Any, steps: int, batch: int, batc
     if mask is None:
         return np.zeros((steps, batch), bool)
     shape = (steps,) if not batched else (batch, steps) if layer.batch_first else (steps, batch)
-    check_mask(name, mask, shape=shape, why="with a value for each step and sample")
+    mask = check_mask(name, mask, shape=shape, why="with a value for each step and sample")
     return (mask[:, None] if not batched else mask.T if layer.batch_first else mask).copy()
 
 

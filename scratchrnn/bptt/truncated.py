@@ -25,7 +25,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_positive_int, describe
+from scratchrnn._validate import check_positive_int, describe, take_array
 from scratchrnn.bptt.full import Cotangent, check_unwrapped
 from scratchrnn.bptt.schedule import Span, schedule
 from scratchrnn.bptt.stream import check_stream_layer
@@ -87,7 +87,7 @@ def truncated(
     check_unwrapped(layer)
     check_stream_layer(layer)
     check_positive_int("k1", k1), check_positive_int("k2", k2)
-    trace = layer.forward(check_array("x", x, dtype=layer.dtype), state, lengths)
+    trace = layer.forward(take_array("x", x, dtype=layer.dtype), state, lengths)
     d = _whole_cotangent(layer, trace, d_output, k1, k2)
     return _truncated(layer, trace, d, d_state, k1, k2)
 
@@ -168,7 +168,7 @@ def truncation_bias(
         raise TypeError(f"k2: expected a sequence of at least one integer; got {describe(k2)}")
     reach = [check_positive_int(f"k2[{n}]", k) for n, k in enumerate(k2)]
     stride = [k if k1 is None else check_positive_int("k1", k1) for k in reach]
-    trace = layer.forward(check_array("x", x, dtype=layer.dtype), state, lengths)
+    trace = layer.forward(take_array("x", x, dtype=layer.dtype), state, lengths)
     steps = len(trace[0].input)
     d = _whole_cotangent(layer, trace, d_output, steps, steps)
     full = _vectors(layer.backward(trace, d))
@@ -210,7 +210,7 @@ def _whole_cotangent(layer: Recurrent, trace: Trace, d_output: Any, k1: int, k2:
     into = edge.time_major(whole, **layout)
     for _, first, stop in schedule(steps, k1, k2):
         own = edge.leave_output(output[first:stop].copy(), **layout)  # the caller may write into it
-        d = check_array("d_output", d_output(own, first), shape=own.shape, dtype=layer.dtype, why="of the output")
+        d = take_array("d_output", d_output(own, first), shape=own.shape, dtype=layer.dtype, why="of the output")
         into[first:stop] = edge.time_major(d, **layout)
     return whole
 

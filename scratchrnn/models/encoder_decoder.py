@@ -24,7 +24,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_int, check_positive_int, describe
+from scratchrnn._validate import check_int, check_positive_int, describe, take_array
 from scratchrnn.layers import LSTM, RNN, Embedding, Linear
 from scratchrnn.layers.edge import enter_lengths
 from scratchrnn.layers.embedding import EmbeddingTrace
@@ -218,7 +218,9 @@ class EncoderDecoder(Module):
     def backward(self, trace: EncoderDecoderTrace, d_logits: FloatArray) -> EncoderDecoderGradients:
         """Backpropagate d_logits (T, B, V) to everything, through the decoder's initial state into the encoder."""
         check_trace(trace, EncoderDecoderTrace, self, lambda t: (t.bridge is None) == (self.bridge is None))
-        check_array("d_logits", d_logits, shape=trace.logits.shape, dtype=self.dtype, why="of the trace's logits")
+        d_logits = take_array(
+            "d_logits", d_logits, shape=trace.logits.shape, dtype=self.dtype, why="of the trace's logits"
+        )
         readout = self.readout.backward(trace.readout, d_logits)  # undoes readout
         decoder = self.decoder.backward(trace.decoder, readout.input)  # undoes decoder
         target_embedding = self.target_embedding.backward(trace.target_embedding, cast(FloatArray, decoder.input))

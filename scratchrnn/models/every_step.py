@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array
+from scratchrnn._validate import take_array
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import check_trace
 from scratchrnn.models.parts import by_parts
@@ -81,7 +81,9 @@ class EveryStep(Readout):
     def backward(self, trace: EveryStepTrace, d_output: FloatArray) -> Gradients:
         """Backpropagate d_output, of the output's shape, to everything; `input` is dL/dx, the rest as of the layer."""
         check_trace(trace, EveryStepTrace, self)
-        check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
+        d_output = take_array(
+            "d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output"
+        )
         decoder = self.decoder.backward(trace.decoder, d_output)  # undoes decoder
         rnn = self.rnn.backward(trace.rnn, d_output=cast(FloatArray, decoder.input))  # undoes rnn
         parameters = by_parts({"rnn": rnn.parameters, "decoder": decoder.parameters})

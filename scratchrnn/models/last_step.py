@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array
+from scratchrnn._validate import take_array
 from scratchrnn.layers.linear import LinearTrace
 from scratchrnn.layers.module import check_trace
 from scratchrnn.models.parts import by_parts
@@ -92,7 +92,9 @@ class LastStep(Readout):
     def backward(self, trace: LastStepTrace, d_output: FloatArray) -> Gradients:
         """Backpropagate d_output (B, O) to everything; `input` is dL/dx, the rest as of the recurrent layer."""
         check_trace(trace, LastStepTrace, self)
-        check_array("d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output")
+        d_output = take_array(
+            "d_output", d_output, shape=trace.output.shape, dtype=self.dtype, why="of the trace's output"
+        )
         decoder = self.decoder.backward(trace.decoder, d_output)  # undoes decoder
         h_n = _h(trace.rnn.state)
         d_h_n, directions = np.zeros_like(h_n), self.rnn.num_directions
