@@ -42,8 +42,8 @@ class CublasError(RuntimeError):
 
 
 @functools.cache
-def library() -> Any:
-    """The library, where NVIDIA's own finder sees it: in a wheel, a conda environment, or the system."""
+def routines() -> Any:
+    """Those of `ARGUMENTS`, from where NVIDIA's own finder sees it: in a wheel, a conda environment, or the system."""
     from cuda import pathfinder
 
     loaded = ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
@@ -54,9 +54,9 @@ def library() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    status = getattr(library(), name)(*arguments)
+    status = getattr(routines(), name)(*arguments)
     if status:
-        raise CublasError(f"{name}: {library().cublasGetStatusName(status).decode()}")
+        raise CublasError(f"{name}: {routines().cublasGetStatusName(status).decode()}")
 
 
 class _Handle:
@@ -66,7 +66,7 @@ class _Handle:
         self.value = ctypes.c_void_p()
         _call("cublasCreate_v2", ctypes.byref(self.value))
         _call("cublasSetMathMode", self.value, DEFAULT_MATH)
-        weakref.finalize(self, library().cublasDestroy_v2, self.value).atexit = False
+        weakref.finalize(self, routines().cublasDestroy_v2, self.value).atexit = False
 
 
 _handles = threading.local()

@@ -111,7 +111,7 @@ def entry(compiled: Any) -> int:
 
     For the driver's own launch: Numba's takes no blocks by the count, warns of small grids, and costs 4 µs an array.
     """
-    return int(compiled.library.get_cufunc().handle)
+    return int(compiled._codelibrary.get_cufunc().handle)
 
 
 def array_words(pointer: int, size: int, itemsize: int) -> tuple[int, ...]:

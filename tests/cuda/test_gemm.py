@@ -79,7 +79,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library()
-    monkeypatch.setattr(cublas, "library", lambda: library)
+    monkeypatch.setattr(cublas, "routines", lambda: library)
     monkeypatch.setattr(cublas, "_handles", SimpleNamespace())
     return library
 
@@ -170,10 +170,12 @@ def test_errors(library: Library, queue: Any) -> None:
 
 
 def test_the_library_has_what_is_called() -> None:
-    pytest.importorskip("cuda.pathfinder", reason="numba-cuda is not installed: pip install scratchrnn[cuda-check]")
+    pathfinder = pytest.importorskip(
+        "cuda.pathfinder", reason="numba-cuda is not installed: pip install scratchrnn[cuda-check]"
+    )
     try:
-        loaded = cublas.library()
-    except RuntimeError as error:
+        loaded = cublas.routines()
+    except pathfinder.DynamicLibNotFoundError as error:  # found and broken is a failure
         pytest.skip(f"cuBLAS is not installed: {error}")
     assert loaded.cublasGetStatusName(7) == b"CUBLAS_STATUS_INVALID_VALUE"
     assert all(hasattr(loaded, name) for name in cublas.ARGUMENTS)

@@ -256,7 +256,7 @@ def test_the_code_is_what_the_tests_inspect(queue: Queue) -> None:
     _, compiled = ADD._entries[queue.ordinal]
     major, minor = queue.device.compute_capability
     cc = (major, minor, "a") if major >= 9 else (major, minor)
-    body = [text.split("{", 1)[1] for text in (compiled.library.get_asm_str(), ADD.ptx(cc))]
+    body = [text.split("{", 1)[1] for text in (compiled._codelibrary.get_asm_str(), ADD.ptx(cc))]
     assert body[0].count("\n") == body[1].count("\n")
     assert compiled.local_mem_per_thread == 0
 
