@@ -260,6 +260,21 @@ def get_num_threads() -> int:
     return int(_kernel_module("cpu", "threads").get_num_threads())
 
 
+def lend_threads(n: int, library: Path | None) -> AbstractContextManager[None]:
+    """Within the block, what this thread computes with the backend "numba" uses `n` threads.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+    library : Path, optional
+        A loaded library whose OpenMP threads are used, if it has some and uses so many itself. Else ours are.
+    """
+    team = None if library is None else _kernel_module("cpu", "openmp").team_of(library)
+    lent: AbstractContextManager[None] = _kernel_module("cpu", "threads").lend(n, team)
+    return lent
+
+
 def release_memory() -> None:
     """Give back to the system the memory that layers keep for their next call.
 

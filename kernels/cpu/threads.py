@@ -3,6 +3,8 @@
 Numba's layers abort on concurrent calls (workqueue), after a fork (GNU OpenMP), or share their limit with torch. A pool
 of Python threads does none of these: it is made anew in a forked child, serves several callers at once, and nobody else
 knows of it. Where the threads of a call wait for each other (`barrier.py`), all of them run or none does.
+
+Within `lend` the threads are another library's, which computes in turns with us (`openmp.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from .openmp import Team
 
 VARIABLE = "SCRATCHRNN_NUM_THREADS"
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of Linux control groups, version 2: microseconds of every so many
@@ -114,6 +119,14 @@ class _Pool:
             self._jobs.put(None)
 
 
+class _Lent(NamedTuple):
+    """What the calls of one thread use instead of the pool."""
+
+    threads: int
+    team: Team | None
+
+
+_lent: ContextVar[_Lent | None] = ContextVar("scratchrnn_lent", default=None)
 _lock = threading.RLock()  # a signal's handler may compute, too
 _turn: object = None  # of the call whose threads wait for each other: two could take each other's threads
 _threads: int | None = None
@@ -121,8 +134,11 @@ _pool: _Pool | None = None
 
 
 def get_num_threads() -> int:
-    """Threads that a kernel may use: what was set, else `SCRATCHRNN_NUM_THREADS`, else the usable cores."""
+    """Threads that a kernel may use: what was lent or set, else `SCRATCHRNN_NUM_THREADS`, else the usable cores."""
     global _threads
+    lent = _lent.get()
+    if lent is not None:
+        return lent.threads
     if _threads is None:
         _threads = _initial()
     return _threads
@@ -136,6 +152,24 @@ def set_num_threads(n: int) -> None:
             _pool.close()
             _pool = None
         _threads = n
+
+
+@contextmanager
+def lend(n: int, team: Team | None) -> Iterator[None]:
+    """Within the block, kernels called in this thread use n threads, those of the team while it has as many."""
+    token = _lent.set(_Lent(n, team))
+    try:
+        yield
+    finally:
+        _lent.reset(token)
+
+
+def _team(count: int) -> Team | None:
+    """The team that was lent, if it has a thread for each of so many calls."""
+    lent = _lent.get()
+    if lent is None or lent.team is None or not 1 < count <= lent.team.size():
+        return None
+    return lent.team
 
 
 def _after_fork() -> None:
@@ -201,7 +235,11 @@ def _raise_first(jobs: Sequence[_Job]) -> None:
 
 
 def run(task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
-    """Call task(*call) for every call, side by side, the last one in the caller's thread."""
+    """Call task(*call) for every call, side by side, one of them in the caller's thread."""
+    team = _team(len(calls))
+    if team is not None:
+        team.run(task, calls)
+        return
     jobs: list[_Job] = []
     all_out = False
     try:
@@ -228,6 +266,9 @@ def run_together(task: Task, calls: Sequence[tuple[Any, ...]], call_off: Callabl
                 _turn = mine
         if _turn is not mine:
             return False
+        team = _team(len(calls))
+        if team is not None:
+            return team.run_together(task, calls, call_off)
         _hand_out(lambda *call: _or_call_off(task, call, call_off), calls[:-1], jobs, together=True)
         all_out = True
         if not jobs:

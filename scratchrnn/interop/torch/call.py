@@ -21,6 +21,7 @@ from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.backends import Kernels, memory
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.layout import Layout, draw_mask
+from scratchrnn.interop.torch.threads import on_torchs_threads
 from scratchrnn.layers import direction, edge, walk
 from scratchrnn.layers.direction import Cell, Recompute, Weights
 from scratchrnn.layers.plan import Plan
@@ -95,7 +96,8 @@ class Call:
         """The result (output, h_n, and c_n of an LSTM), with nothing kept; dropout does not act."""
         plan = self.plan(weights)
         entered = self._enter(x, states, plan)
-        output, h_n, c_n = walk.infer(plan, self.kernels, *entered, plan.parameters)
+        with on_torchs_threads():
+            output, h_n, c_n = walk.infer(plan, self.kernels, *entered, plan.parameters)
         return [self.layout.leave(output), *flat(self._leave_state(h_n, c_n))]
 
     @np.errstate(all="ignore")
@@ -106,7 +108,8 @@ class Call:
         plan = self.plan([memory.copy(w) for w in weights] if self.own_trace else weights)
         xs, hs, cs, ns = self._enter(x, states, plan)
         draw = partial(draw_mask, require_torch(), self.layout, p=self.dropout, dtype=x.dtype) if self.dropout else None
-        ran = walk.forward(plan, self.kernels, xs, hs, cs, ns, plan.parameters, draw, direction.forward)
+        with on_torchs_threads():
+            ran = walk.forward(plan, self.kernels, xs, hs, cs, ns, plan.parameters, draw, direction.forward)
         result = [self.layout.leave(ran.output), *flat(self._leave_state(ran.h_n, ran.c_n))]
         if not self.own_trace:
             return result, ran, None
@@ -143,7 +146,8 @@ class Call:
         """The gradient of everything, from cotangents in the caller's layout, None for zero."""
         above = None if d_output is None else self.layout.enter(d_output)
         d_h, d_c = self._enter_state(d_h_n), self._enter_state(d_c_n)
-        return walk.backward(plan, self.kernels, kept, above, d_h, d_c, math.inf, None, None, direction.backward)
+        with on_torchs_threads():
+            return walk.backward(plan, self.kernels, kept, above, d_h, d_c, math.inf, None, None, direction.backward)
 
     def leave_gradients(self, back: walk.Returned) -> list[FloatArray]:
         """dx, dh_0, dc_0 of an LSTM, in the caller's layout, and those of the weights."""
