@@ -292,9 +292,12 @@ class Gradients(ByLayer[LayerGradients]):
     layers : mapping (layer, direction) -> LayerGradients
         Also `grads[1]`, `grads[1, "reverse"]`; with one layer and direction `grads.h`, `grads.c`, `grads.a`. Empty
         where no gradient of a time step was kept.
+    per_sample : dict of ndarray (B, ...) or None
+        What each sample alone adds to `parameters`, by the same names; where `backward` was asked for it.
     """
 
     input: FloatArray | None
     state: State | None
     parameters: dict[str, FloatArray]
     layers: Mapping[Key, LayerGradients]
+    per_sample: dict[str, FloatArray] | None = field(default=None, kw_only=True)

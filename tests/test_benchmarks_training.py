@@ -17,8 +17,8 @@ from scratchrnn import data
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-names = ["adding", "charlm", "laboratory", "timing", "torch_module", "truncation"]
-adding, charlm, laboratory, timing, torch_module, truncation = map(importlib.import_module, names)
+names = ["adding", "charlm", "laboratory", "per_sample", "timing", "torch_module", "truncation"]
+adding, charlm, laboratory, per_sample, timing, torch_module, truncation = map(importlib.import_module, names)
 
 
 def output_of(program: str, *arguments: str) -> str:
@@ -194,3 +194,19 @@ def test_laboratory_writes_rows(
     assert lstm["seconds"].keys() - rnn["seconds"].keys() == {"split_paths", "forget_product", "cell_hidden"}
     assert all(0 < value < 60 for row in (lstm, rnn) for value in row["seconds"].values())
     assert "forward and backward" in capsys.readouterr().out
+
+
+def test_per_sample_checks_and_writes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(per_sample, "RESULTS", tmp_path)
+    monkeypatch.setattr(per_sample, "SIZES", ((3, 7, 4, 5),))
+    monkeypatch.setattr(per_sample, "ROUNDS", 1)
+    monkeypatch.setattr("sys.argv", ["per_sample.py", "--out", "t"])
+    threads = per_sample.torch.get_num_threads()
+    per_sample.main()
+    per_sample.torch.set_num_threads(threads)
+    row = only_row(tmp_path / "t.jsonl")
+    assert (row["B"], row["T"], row["D"], row["H"]) == (3, 7, 4, 5)
+    assert all(0 < seconds < 60 for seconds in row["seconds"].values())
+    monkeypatch.setattr(per_sample, "with_grad_sample", lambda module, x: per_sample.one_by_one(module, 2 * x))
+    with pytest.raises(SystemExit, match="grad_sample: weight_ih_l0 is wrong"):
+        per_sample.main()

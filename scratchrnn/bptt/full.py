@@ -26,6 +26,7 @@ def full(
     clip: float | None = None,
     cut: BoolArray | None = None,
     detach_h: BoolArray | None = None,
+    per_sample: bool = False,
 ) -> Gradients:
     """Forward in training mode, then backward, with every step kept: `layer.forward` and `layer.backward`.
 
@@ -39,6 +40,7 @@ def full(
     d_state : ndarray, or (d_h_n, d_c_n) for the LSTM, optional
     clip : float, optional
     cut, detach_h : ndarray of bool, optional
+    per_sample : bool
         As in `layer.backward`.
 
     Returns
@@ -51,7 +53,7 @@ def full(
         d = d_output(trace.output, 0)
         check = check_device_array if on_device(trace.output) else check_array
         d_output = check("d_output", d, shape=trace.output.shape, dtype=layer.dtype, why="of the output")
-    return layer.backward(trace, d_output, d_state, clip=clip, cut=cut, detach_h=detach_h)
+    return layer.backward(trace, d_output, d_state, clip=clip, cut=cut, detach_h=detach_h, per_sample=per_sample)
 
 
 def check_layer(layer: Any) -> None:

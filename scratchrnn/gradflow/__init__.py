@@ -7,6 +7,7 @@ from scratchrnn.gradflow.linearize import Linearized, linearize_at
 from scratchrnn.gradflow.lyapunov import LyapunovSpectrum, lyapunov_spectrum, mean_field_exponent
 from scratchrnn.gradflow.memory import EffectiveMemory, effective_memory
 from scratchrnn.gradflow.paths import ForgetProduct, PathsByDistance, PathSplit, forget_product, split_paths
+from scratchrnn.gradflow.per_sample import per_sample_norms
 from scratchrnn.gradflow.per_step import weight_gradient_norms, weight_gradients_at
 from scratchrnn.gradflow.probes import TaskProbe, TextProbe
 from scratchrnn.gradflow.products import SingularValues, StepJacobians, jacobians, singular_values
@@ -40,6 +41,7 @@ __all__ = [
     "lyapunov_spectrum",
     "mean_field_exponent",
     "measure_decay",
+    "per_sample_norms",
     "singular_values",
     "split_paths",
     "weight_gradient_norms",

@@ -22,7 +22,8 @@ import numpy as np
 from scratchrnn._typing import FloatArray
 from scratchrnn._validate import check_int, describe
 from scratchrnn.gradflow._norms import row_norms
-from scratchrnn.trace import Gradients, Key, LayerGradients, LayerTrace, Trace
+from scratchrnn.layers.factors import right_sides_of
+from scratchrnn.trace import Gradients, Key, LayerGradients, Trace
 
 
 class Factor(NamedTuple):
@@ -43,22 +44,9 @@ def factors(trace: Trace) -> Iterator[Factor]:
     for key, part in trace.layers.items():
         cell = "weight_ih" in trace.parameters  # an RNNCell's or LSTMCell's, where there is one layer
         suffix = "" if cell else f"_l{key[0]}" + ("_reverse" if part.reverse else "")
-        right = {
-            "weight_ih": part.by_time(part.input),  # turning round is its own inverse
-            "weight_hh": part.h[:-1],
-            "bias_ih": np.ones_like(part.h[1:, :, :1]),
-            "bias_hh": np.ones_like(part.h[1:, :, :1]),
-        }
-        for name, array in right.items():
+        for name, array in right_sides_of(part, projected="weight_hr" + suffix in trace.parameters).items():
             if name + suffix in trace.parameters:
-                yield Factor(name + suffix, key, False, array)
-        if "weight_hr" + suffix in trace.parameters:
-            yield Factor("weight_hr" + suffix, key, True, unprojected(part))
-
-
-def unprojected(part: LayerTrace) -> FloatArray:
-    """m = o ⊙ tanh(c) of an LSTM, (T, B, H): its h, or what a projection makes its h of."""
-    return part.o * np.tanh(part.c[1:])
+                yield Factor(name + suffix, key, name == "weight_hr", array)
 
 
 def triangles(factor: Factor) -> FloatArray:
@@ -116,7 +104,7 @@ def weight_gradient_norms(trace: Trace, grads: Gradients) -> dict[str, FloatArra
     >>> each.shape, np.allclose(each.sum(axis=0), grads.parameters["weight_hh_l0"])
     ((6, 16, 4), True)
     """
-    _check(trace, grads)
+    check_pair(trace, grads)
     return {one.name: product_norms(one.left(grads[one.key]), triangles(one)) for one in factors(trace)}
 
 
@@ -141,7 +129,7 @@ def weight_gradients_at(trace: Trace, grads: Gradients, steps: Sequence[int]) ->
     ValueError, TypeError
         As for `weight_gradient_norms`, or a step out of range.
     """
-    _check(trace, grads)
+    check_pair(trace, grads)
     last = len(trace[next(iter(trace.layers))].input) - 1
     at = [check_int(f"steps[{n}]", step, least=0, most=last) for n, step in enumerate(steps)]
     with np.errstate(all="ignore"):
@@ -149,7 +137,8 @@ def weight_gradients_at(trace: Trace, grads: Gradients, steps: Sequence[int]) ->
     return {name: a.reshape(len(at), *trace.parameters[name].shape) for name, a in found.items()}
 
 
-def _check(trace: Any, grads: Any) -> None:
+def check_pair(trace: Any, grads: Any) -> None:
+    """Raise unless `grads` is what backward of `trace` returned, of a layer itself, with dL/da_t of each step."""
     if type(trace) is not Trace:  # a wrapper's is a subclass
         raise TypeError(f"trace: expected what forward of an RNN or LSTM returned; got {type(trace).__name__}")
     if not isinstance(grads, Gradients):

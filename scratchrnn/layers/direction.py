@@ -17,6 +17,7 @@ import numpy as np
 from scratchrnn import backends
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn.backends import Kernels, arrays
+from scratchrnn.layers.factors import PerSample, right_sides, unprojected
 from scratchrnn.trace import LayerGradients, LayerTrace
 
 GATES = {"rnn": 1, "lstm": 4}
@@ -214,6 +215,7 @@ def backward(
     clip: float = math.inf,  # bound of each |dL/da_t|; inf: none
     cut: BoolArray | None = None,  # (T, B) in the input's order of time; None: nowhere
     detach_h: BoolArray | None = None,  # (T, B) likewise, of an LSTM
+    per_sample: PerSample | None = None,  # added to
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `forward` computed or read."""
     arrays, (steps, batch, _), lengths = kernels.arrays, trace.input.shape, trace.lengths
@@ -240,6 +242,12 @@ def backward(
                     None if gates is None else gates[here], dh[slots(piece)], dc_in, da[here], dx[piece], dw, clip,
                     None if detach_h is None else detach_h[piece],
                 )  # fmt: skip
+        if per_sample is not None:
+            here, m = slice(0, part.stop - part.start), None
+            if gates is not None and w.weight_hr is not None:
+                m = unprojected(gates[here][..., -trace.c.shape[2] :], trace.c[slots(part)])
+            right = right_sides(read[part], trace.h[slots(part)], m)
+            per_sample.add(right, da[here], dh[slots(part)][1:], lengths_in(lengths, part))
     per_step = LayerGradients(dh, None if trace.minimal else da, dc)
     return (arrays.reverse_time(dx, lengths) if trace.reverse else dx), per_step, dw
 

@@ -267,6 +267,7 @@ class Recurrent(Plan, Module):
         clip: float | None = None,
         cut: BoolArray | None = None,
         detach_h: BoolArray | None = None,
+        per_sample: bool = False,
     ) -> Gradients:
         """Backpropagate through time, by hand.
 
@@ -293,6 +294,10 @@ class Recurrent(Plan, Module):
         detach_h : ndarray of bool, of the shape of `cut`, optional
             For an LSTM. True: the gates of that step send nothing to the h before it, in its direction's own order, in
             every layer, as if they had read a constant; c, along f, gets its own (Arpit et al. 2018). Absent: nowhere.
+        per_sample : bool
+            Whether `Gradients.per_sample` holds beside each parameter's gradient what each sample alone adds to it:
+            arrays (B, ...), so B times the memory of the parameters; B = 1 without a batch axis. Not for arrays on a
+            device.
 
         Returns
         -------
@@ -306,14 +311,25 @@ class Recurrent(Plan, Module):
         h-detach: modifying the LSTM gradient towards better optimization, arXiv:1810.03023, 2018.
         """
         self._check_trace(trace, Trace)
-        return self._backward(trace, d_output, d_state, clip, cut, detach_h, direction.backward)
+        return self._backward(trace, d_output, d_state, clip, cut, detach_h, per_sample, direction.backward)
 
     def _backward(
-        self, trace: Trace, d_output: Any, d_state: Any, clip: Any, cut: Any, detach_h: Any, run: RunBackward
+        self,
+        trace: Trace,
+        d_output: Any,
+        d_state: Any,
+        clip: Any,
+        cut: Any,
+        detach_h: Any,
+        per_sample: Any,
+        run: RunBackward,
     ) -> Gradients:
         """`backward`, each layer and direction run by `run`."""
+        check_bool("per_sample", per_sample)
         with backends.placed(backends.load(trace.backend), *edge.lead(trace, d_output, d_state)) as kernels:
             arrays, batch = kernels.arrays, len(trace.lengths)
+            if per_sample and arrays.on_device:
+                raise ValueError("per_sample: expected False for a trace on a CUDA device; got True")
             arrays.take(trace.layers[self._keys[0]].h)  # forward may have been on another stream
             bound, cuts = edge.enter_clip(clip, self.dtype), edge.enter_steps("cut", cut, trace)
             if detach_h is not None and not self.cell.has_c:
@@ -324,12 +340,15 @@ class Recurrent(Plan, Module):
             detached = edge.enter_steps("detach_h", detach_h, trace)
             above = self._enter_d_output(d_output, trace, arrays)
             d_h_n, d_c_n = (*self._enter_state("d_state", d_state, batch, trace.batched, arrays), None)[:2]
-            back = walk.backward(self, kernels, trace, above, d_h_n, d_c_n, bound, cuts, detached, run)
+            back = walk.backward(
+                self, kernels, trace, above, d_h_n, d_c_n, bound, cuts, detached, run, per_sample=per_sample
+            )
             return Gradients(
                 edge.leave_output(back.dx, batch_first=self.batch_first, batched=trace.batched, arrays=arrays),
                 edge.leave_state(back.d_h_0, back.d_c_0, batched=trace.batched, arrays=arrays),
                 back.parameters,
                 back.layers,
+                per_sample=back.per_sample,
             )
 
     def _check_trace(self, trace: Any, kind: type[Trace]) -> None:

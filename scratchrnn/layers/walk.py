@@ -17,6 +17,7 @@ from scratchrnn._typing import BoolArray, FloatArray, IntArray
 from scratchrnn.backends import Kernels
 from scratchrnn.layers import direction
 from scratchrnn.layers.direction import Weights
+from scratchrnn.layers.factors import PerSample
 from scratchrnn.layers.plan import Plan
 from scratchrnn.trace import DIRECTIONS, Key, LayerGradients, LayerTrace
 
@@ -68,6 +69,7 @@ class Returned(NamedTuple):
     d_c_0: FloatArray | None  # (L·D, B, H) of an LSTM
     parameters: dict[str, FloatArray]
     layers: dict[Key, LayerGradients]
+    per_sample: dict[str, FloatArray] | None  # (B, ...), where it was asked for
 
 
 def infer(
@@ -139,11 +141,14 @@ def backward(
     cut: BoolArray | None,  # (T, B)
     detach_h: BoolArray | None,  # (T, B)
     run: RunBackward,
+    *,
+    per_sample: bool = False,
 ) -> Returned:
     """Each layer and direction run by `run`."""
     arrays, above, size = kernels.arrays, d_output, layer.output_size
     layers: dict[Key, LayerGradients] = {}
     d_parameters: dict[str, FloatArray] = {}
+    samples: dict[str, FloatArray] = {}
     for number in reversed(range(layer.num_layers)):
         mask = trace.dropout_masks[number] if number < layer.num_layers - 1 else None
         if mask is not None and above is not None:
@@ -151,6 +156,7 @@ def backward(
         d_below: FloatArray | None = None
         for d, side in enumerate(DIRECTIONS[: layer.num_directions]):
             key, n = (number, side), number * layer.num_directions + d
+            each = PerSample() if per_sample else None
             dx, layers[key], dw = run(
                 kernels,
                 layer.cell,
@@ -162,17 +168,21 @@ def backward(
                 clip=clip,
                 cut=cut,
                 detach_h=detach_h,
+                per_sample=each,
             )
             if d_below is None:
                 d_below = dx
             else:
                 arrays.add(d_below, dx)  # undoes that both directions read one input
             d_parameters |= layer._named(dw, key)
+            samples |= {} if each is None else {name + layer._suffix(key): a for name, a in each.sums.items()}
         above = d_below
     d_h_0 = arrays.stack([layers[key].h[0] for key in layer._keys])
     d_c_0 = arrays.stack([layers[key].c[0] for key in layer._keys]) if layer.cell.has_c else None
     named = {name: d_parameters[name] for name in layer.parameters}
-    return Returned(cast(FloatArray, above), d_h_0, d_c_0, named, {key: layers[key] for key in layer._keys})
+    by_sample = {name: samples[name] for name in layer.parameters} if per_sample else None
+    by_step = {key: layers[key] for key in layer._keys}
+    return Returned(cast(FloatArray, above), d_h_0, d_c_0, named, by_step, by_sample)
 
 
 def uploaded(arrays: Any, parameters: Parameters) -> dict[str, FloatArray]:

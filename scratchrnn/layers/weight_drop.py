@@ -139,6 +139,7 @@ class WeightDrop(Wrapper):
         clip: float | None = None,
         cut: BoolArray | None = None,
         detach_h: BoolArray | None = None,
+        per_sample: bool = False,
     ) -> Gradients:
         """Backpropagate through time, to the weights as they were before the drop.
 
@@ -146,13 +147,15 @@ class WeightDrop(Wrapper):
         ----------
         trace : WeightDropTrace
             From this wrapper's `forward`.
-        d_output, d_state, clip, cut, detach_h
+        d_output, d_state, clip, cut, detach_h, per_sample
             As in the layer's `backward`.
         """
         self.layer._check_trace(trace, WeightDropTrace)
-        grads = self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, direction.backward)
+        grads = self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, per_sample, direction.backward)
         masks, raw = trace.weight_masks, dict(grads.parameters)
         with backends.arrays_at(next(iter(raw.values()))) as arrays:
             for name, mask in masks.items():
                 raw[name] = arrays.multiply(raw[name], arrays.upload(mask))  # undoes the drop
+                if grads.per_sample is not None:
+                    grads.per_sample[name] *= mask  # all samples read the same copy
         return replace(grads, parameters=raw)

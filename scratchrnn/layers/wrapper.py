@@ -69,6 +69,7 @@ class Wrapper(Module):
         clip: float | None = None,
         cut: BoolArray | None = None,
         detach_h: BoolArray | None = None,
+        per_sample: bool = False,
     ) -> Gradients:
         """Backpropagate through what `forward` did, arguments as in the layer's own `backward`."""
 

@@ -32,6 +32,7 @@ from scratchrnn.backends import Kernels, arrays, memory
 from scratchrnn.layers import direction
 from scratchrnn.layers.direction import Cell, Recompute, Weights
 from scratchrnn.layers.dropout import draw_hits
+from scratchrnn.layers.factors import PerSample, right_sides
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.layers.wrapper import Wrapper
 from scratchrnn.rng import Rng
@@ -187,6 +188,7 @@ class Zoneout(Wrapper):
         clip: float | None = None,
         cut: BoolArray | None = None,
         detach_h: BoolArray | None = None,
+        per_sample: bool = False,
     ) -> Gradients:
         """Backpropagate through time, through kept and new values alike.
 
@@ -194,7 +196,7 @@ class Zoneout(Wrapper):
         ----------
         trace : ZoneoutTrace
             From this wrapper's `forward`.
-        d_output, d_state, clip, cut, detach_h
+        d_output, d_state, clip, cut, detach_h, per_sample
             As in the layer's `backward`. A cut holds back what was kept, too; detach_h only what went through gates.
 
         Returns
@@ -203,7 +205,7 @@ class Zoneout(Wrapper):
             As the layer's; those of h and c per step are of the states after zoneout.
         """
         self.layer._check_trace(trace, ZoneoutTrace)
-        return self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, _backward)
+        return self.layer._backward(trace, d_output, d_state, clip, cut, detach_h, per_sample, _backward)
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,7 @@ def _backward(
     clip: float,  # bound of each |dL/da_t|; inf: none
     cut: BoolArray | None,  # (T, B) in the input's order of time; None: nowhere
     detach_h: BoolArray | None,  # (T, B) likewise
+    per_sample: PerSample | None = None,  # added to
 ) -> tuple[FloatArray, LayerGradients, Weights]:  # dx (T, B, I) in the input's order; per step; per parameter
     """The gradient of everything that `_forward` computed or read, last step first."""
     (steps, batch, _), lengths = trace.input.shape, trace.lengths
@@ -293,4 +296,10 @@ def _backward(
         for d, pair in ((dh, dh_pair), (dc, dc_pair)):
             if d is not None and pair is not None:
                 d[t] += pair[0] if cut is None else np.where(cut[t][:, None], 0, pair[0])
+    if per_sample is not None:
+        m = None
+        if w.weight_hr is not None and trace.mix_c is not None:
+            m = trace.o * np.tanh(trace.mix_c.new)
+        d_new = (1 - trace.mix_h.keep) * dh[1:]  # undoes (3): what the layer's own h̃ gets
+        per_sample.add(right_sides(read, trace.h, m), da, d_new, lengths)
     return trace.by_time(dx), LayerGradients(dh, da, dc), dw

@@ -46,6 +46,10 @@ def errors() -> dict[str, tuple[Any, type[Exception], str]]:
             lambda lstm: lstm.backward(kept(lstm), cut=OnDevice(np.zeros((T, B), bool))), TypeError,
             f"cut: expected a NumPy array of bool; got {device}",
         ),
+        "per_sample": (
+            lambda lstm: lstm.backward(kept(lstm), per_sample=True), ValueError,
+            "per_sample: expected False for a trace on a CUDA device; got True",
+        ),
         "lengths on the device": (
             lambda lstm: lstm(x(), lengths=OnDevice(np.ones(B, np.int64))), TypeError, f"lengths: .*; got {device}",
         ),

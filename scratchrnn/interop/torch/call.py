@@ -21,6 +21,7 @@ from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.backends import Kernels, memory
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.layout import Layout, draw_mask
+from scratchrnn.interop.torch.samples import Samples
 from scratchrnn.interop.torch.threads import on_torchs_threads
 from scratchrnn.layers import direction, edge, walk
 from scratchrnn.layers.direction import Cell, Recompute, Weights
@@ -62,6 +63,7 @@ class Call:
     layout: Layout
     own_trace: bool  # whether the caller gets the trace, which then shares nothing with any tensor
     kernels: Kernels
+    samples: Samples | None  # takes the gradients of each sample, where they are wanted
 
     def plan(self, weights: Sequence[FloatArray]) -> Plan:
         """The stack over these weights."""
@@ -147,7 +149,10 @@ class Call:
         above = None if d_output is None else self.layout.enter(d_output)
         d_h, d_c = self._enter_state(d_h_n), self._enter_state(d_c_n)
         with on_torchs_threads():
-            return walk.backward(plan, self.kernels, kept, above, d_h, d_c, math.inf, None, None, direction.backward)
+            return walk.backward(
+                plan, self.kernels, kept, above, d_h, d_c, math.inf, None, None, direction.backward,
+                per_sample=self.samples is not None,
+            )  # fmt: skip
 
     def leave_gradients(self, back: walk.Returned) -> list[FloatArray]:
         """dx, dh_0, dc_0 of an LSTM, in the caller's layout, and those of the weights."""
@@ -157,7 +162,7 @@ class Call:
     def record(self, back: walk.Returned) -> Gradients:
         """Gradients for the caller of `return_trace`."""
         d_state = self._leave_state(back.d_h_0, back.d_c_0)
-        return Gradients(self.layout.show(back.dx), d_state, back.parameters, back.layers)
+        return Gradients(self.layout.show(back.dx), d_state, back.parameters, back.layers, per_sample=back.per_sample)
 
 
 @cache
@@ -201,6 +206,8 @@ def node() -> Any:
             kept = call.put_together(x, plan, saved[count:])
             back = call.backward(plan, kept, array_of(d_output), array_of(d_h_n), array_of(d_c_n))
             found = call.leave_gradients(back)
+            if call.samples is not None and back.per_sample is not None:
+                call.samples.take(back.per_sample, copy=ctx.trace is not None)
             if ctx.trace is not None:
                 object.__setattr__(ctx.trace, "gradients", call.record(back))
                 found = [a.copy() for a in found]  # torch may add to these in place

@@ -13,6 +13,7 @@ from scratchrnn import backends
 from scratchrnn.interop.torch.call import Call, array_of, node
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.layout import Layout, Packed, Padded
+from scratchrnn.interop.torch.samples import Samples
 from scratchrnn.layers.direction import Cell
 
 DTYPES = ("torch.float32", "torch.float64")
@@ -45,6 +46,10 @@ class OnKernels:
     proj_size: int
     training: bool
     _flat_weights_names: list[str]
+
+    # True on a module: backward leaves beside `parameter.grad` each sample's own part of it, in
+    # `parameter.grad_sample` (B, ...); see docs/per-sample.md
+    per_sample: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,6 +92,7 @@ class OnKernels:
             Cell("lstm") if self.mode == "LSTM" else Cell("rnn", self.mode.removeprefix("RNN_").lower()),
             self.hidden_size, self.num_layers, self.bidirectional, self.proj_size, tuple(self._flat_weights_names),
             self.dropout if self.training and self.num_layers > 1 else 0.0, layout, bool(return_trace), backends.load(),
+            Samples.of(dict(zip(self._flat_weights_names, weights, strict=True))) if self.per_sample else None,
         )  # fmt: skip
         states = states or (None,) * (2 if call.cell.has_c else 1)
         given = (x, *states, *weights)
