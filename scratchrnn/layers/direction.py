@@ -99,7 +99,8 @@ def slots(part: slice) -> slice:
 
 def lengths_in(lengths: IntArray, part: slice) -> IntArray:
     """Steps that each sequence has within a segment."""
-    return np.clip(lengths - part.start, 0, part.stop - part.start)
+    steps: IntArray = np.minimum(np.maximum(lengths - part.start, 0), part.stop - part.start)  # np.clip takes longer
+    return steps
 
 
 @dataclass(frozen=True, eq=False)

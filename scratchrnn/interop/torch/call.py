@@ -33,7 +33,7 @@ Arrays = list[FloatArray | None]
 
 def array_of(tensor: Any) -> Any:
     """See a tensor on the CPU as an array: no copy, unless it stands negated. `torch.from_numpy` is the way back."""
-    return None if tensor is None else tensor.detach().resolve_neg().numpy()
+    return None if tensor is None else tensor.numpy(force=True)  # force: what requires a gradient, too
 
 
 class Kept(NamedTuple):

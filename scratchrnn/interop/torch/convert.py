@@ -5,7 +5,6 @@ torch is imported inside the functions, never with this module.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,11 +42,12 @@ def require_torch() -> Any:
         It is not installed; the message says what to install.
     """
     try:
-        return importlib.import_module("torch")
+        import torch
     except ImportError as error:
         raise ImportError(
             f"torch cannot be imported ({error}): pip install torch==2.13.0, or another from 2.3 on"
         ) from None
+    return torch
 
 
 def to_array(name: str, tensor: Any) -> FloatArray:
