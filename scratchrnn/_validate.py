@@ -147,6 +147,11 @@ def take_array(
     return check_array(name, value, shape=shape, dtype=dtype, why=why)
 
 
+def see(name: str, value: Any) -> Any:
+    """What speaks an array protocol as a NumPy array, anything else as it is: before checks that ask for NumPy's."""
+    return host_array(name, value) if speaks_protocol(value) else value
+
+
 def host_array(name: str, value: Any) -> NDArray[Any]:
     """See `value` as a NumPy array, without a copy where its owner can do without.
 
@@ -242,8 +247,7 @@ def check_c_order(name: str, value: Any) -> None:
 
 def check_mask(name: str, value: Any, *, shape: tuple[int, ...], why: str) -> BoolArray:
     """Return `value` as a NumPy array if it is one of bool, of exactly this shape; `why` as in `check_array`."""
-    if not isinstance(value, np.ndarray) and speaks_protocol(value):
-        value = host_array(name, value)
+    value = see(name, value)
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray) or value.dtype != np.bool_:
         raise TypeError(f"{name}: expected a NumPy array of bool; got {describe(value)}")
     if value.shape != shape:
@@ -253,8 +257,7 @@ def check_mask(name: str, value: Any, *, shape: tuple[int, ...], why: str) -> Bo
 
 def check_indices(name: str, value: Any, count: int) -> IntArray:
     """Return `value` as a NumPy array if it is one of integers, each in 0..count-1."""
-    if not isinstance(value, np.ndarray) and speaks_protocol(value):
-        value = host_array(name, value)
+    value = see(name, value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected a NumPy array of integers; got {describe(value)}")
     outside = (value < 0) | (value >= count)

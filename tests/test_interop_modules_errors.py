@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from scratchrnn.interop import torch as interop
-from tests.modules import pair
 
 KINDS = ["LSTM", "RNN"]
 
@@ -73,68 +70,11 @@ def test_forward_has_torchs_arguments_and_one_more() -> None:
     assert list(inspect.signature(torch.nn.LSTM.forward).parameters) == ["self", "input", "hx"]
 
 
-# Wrong arguments of a call
+# Tensors that do not go together
+
 
 X = torch.zeros(5, 2, 3)
 H = torch.zeros(2, 2, 4)
-P = pack_padded_sequence(X, [5, 3])
-SHARED: dict[
-    str, tuple[Any, Callable[[Any], Any]]
-] = {  # input, and hx from a function that makes it a pair for the LSTM
-    "1-D": (X[0, 0], lambda pair: None),
-    "4-D": (X[None], lambda pair: None),
-    "input size": (X[..., :2], lambda pair: None),
-    "input size, without a batch": (X[:, 0, :2], lambda pair: None),
-    "no steps": (X[:0], lambda pair: None),
-    "float64 input": (X.double(), lambda pair: None),
-    "integers": (X.long(), lambda pair: None),
-    "an array": (X.numpy(), lambda pair: None),
-    "nothing": (None, lambda pair: None),
-    "another device": (X.to("meta"), lambda pair: None),
-    "hx of another batch": (X, lambda pair: pair(H[:, :1])),
-    "hx of another size": (X, lambda pair: pair(H[..., :3])),
-    "hx of another depth": (X, lambda pair: pair(H[:1])),
-    "2-D hx, 3-D input": (X, lambda pair: pair(H[:, 0])),
-    "3-D hx, 2-D input": (X[:, 0], lambda pair: pair(H)),
-    "float64 hx": (X, lambda pair: pair(H.double())),
-    "packed, input size": (pack_padded_sequence(X[..., :2], [5, 3]), lambda pair: None),
-    "packed, hx of another batch": (P, lambda pair: pair(torch.zeros(2, 3, 4))),
-    "packed, hx of another size": (P, lambda pair: pair(H[..., :3])),
-}
-OF_LSTM: dict[str, tuple[Any, Any]] = {
-    "a tensor for the pair": (X, H),
-    "a 4-D tensor for the pair": (X, torch.zeros(2, 2, 2, 4)),
-    "one of the pair": (X, (H,)),
-    "three": (X, (H, H, H)),
-    "c of another size": (X, (H, H[..., :2])),
-    "c of float64": (X, (H, H.double())),
-}
-
-
-def raised(module: torch.nn.Module, x: Any, hx: Any) -> type[BaseException]:
-    with pytest.raises(Exception, match=r".") as caught:
-        module(x, hx)
-    return caught.type
-
-
-@pytest.mark.parametrize("case", SHARED)
-@pytest.mark.parametrize("kind", KINDS)
-def test_raises_what_torch_raises(kind: str, case: str) -> None:
-    theirs, ours = pair(kind, 3, 4, 2)
-    x, make = SHARED[case]
-    hx = make((lambda h: (h, h)) if kind == "LSTM" else (lambda h: h))
-    assert raised(ours, x, hx) is raised(theirs, x, hx)
-
-
-@pytest.mark.parametrize("case", OF_LSTM)
-def test_raises_what_torchs_lstm_raises(case: str) -> None:
-    theirs, ours = pair("LSTM", 3, 4, 2)
-    assert raised(ours, *OF_LSTM[case]) is raised(theirs, *OF_LSTM[case])
-
-
-def test_a_tuple_for_an_rnn() -> None:
-    theirs, ours = pair("RNN", 3, 4, 2)
-    assert raised(ours, X, (H, H)) is raised(theirs, X, (H, H)) is AttributeError
 
 
 def test_the_odd_one_out_is_named() -> None:

@@ -357,7 +357,7 @@ def test_weights_that_follow_from_inputs(rng: np.random.Generator) -> None:
 
 def test_other_operators_domains_and_opsets() -> None:
     x, z = [info("X", [1])], [info("Z", [1])]
-    with pytest.raises(ValueError, match=r"node 'Z' \(Relu\): expected one of RNN, LSTM, Cast, .*; got Relu$"):
+    with pytest.raises(ValueError, match=r"expected an RNN or LSTM node; got only others, such as Relu\. An exporter"):
         import_model(model_of([helper.make_node("Relu", ["X"], ["Z"])], x, z, {}))
     foreign = model_of([helper.make_node("Identity", ["X"], ["Z"], "n", domain="my.own")], x, z, {})
     foreign.opset_import.append(helper.make_opsetid("my.own", 1))
@@ -383,7 +383,7 @@ def test_graphs_that_do_not_hold_together() -> None:
     with pytest.raises(ValueError, match="input 'X': expected a tensor; got sequence_type"):
         import_model(model_of([identity], [listed], [info("Z", None)], {}))
     words = model_of([identity], [info("X", [1], TensorProto.STRING)], [info("Z", [1], TensorProto.STRING)], {})
-    with pytest.raises(TypeError, match="input 'X': expected numbers; got dtype object"):
+    with pytest.raises(TypeError, match="input 'X': expected numbers; got dtype string"):
         import_model(words)
     cut = model_of([identity], [info("X", [1])], [info("Z", [1])], {"c": np.ones(3, "f")})
     cut.graph.initializer[0].raw_data = b"\0" * 11

@@ -278,3 +278,18 @@ def test_state_dict_and_copies_are_torchs() -> None:
         assert other.weight_hh_l0.grad_sample.shape == (2, 16, 4)
     assert module.weight_hh_l0.grad_sample.shape == (2, 16, 4)
     assert repr(module) == repr(theirs)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_a_cell_in_a_loop_is_a_sequence(kind: str) -> None:
+    sequence = on(getattr(interop, kind)(3, 4, dtype=torch.float64))
+    cell = on(getattr(interop, kind + "Cell")(3, 4, dtype=torch.float64))
+    cell.load_state_dict({name.removesuffix("_l0"): w for name, w in sequence.state_dict().items()})
+    x = torch.randn(6, 5, 3, dtype=torch.float64)
+    sequence(x)[0][-1].square().sum().backward()
+    state = None
+    for step in x:
+        state = cell(step, state)
+    (state if kind == "RNN" else state[0]).square().sum().backward()
+    for name, array in each(cell).items():
+        assert_close(name, array, each(sequence)[name + "_l0"], rel=EXACT)

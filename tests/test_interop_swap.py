@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from scratchrnn.interop import torch as interop
-from scratchrnn.interop.torch import swap
+from scratchrnn.interop.torch import swap, swap_back
 from scratchrnn.testing import assert_close
 
 WORDS, TAGS = 20, 5
@@ -113,6 +114,7 @@ def test_what_is_left_and_why() -> None:
     model = torch.nn.ModuleDict({
         "gru": torch.nn.GRU(3, 4),
         "cell": torch.nn.LSTMCell(3, 4),
+        "grucell": torch.nn.GRUCell(3, 4),
         "mine": Mine(3, 4),
         "float16": torch.nn.RNN(3, 4).half(),
         "meta": torch.nn.LSTM(3, 4, device="meta"),
@@ -126,7 +128,8 @@ def test_what_is_left_and_why() -> None:
     assert {name: type(module) for name, module in model.items()} == kinds
     assert record.left == {
         "gru": "torch.nn.GRU, which has no module here",
-        "cell": "torch.nn.LSTMCell, which has no module here",
+        "cell": "torch.nn.LSTMCell, a step a call, at which torch's is quicker; swap(model, cells=True) takes it",
+        "grucell": "torch.nn.GRUCell, which has no module here",
         "mine": f"{__name__}.Mine, a subclass of torch.nn.LSTM",
         "float16": "weight_ih_l0: expected dtype float32 or float64; got float16",
         "meta": "weight_ih_l0: expected a tensor on the CPU; got one on meta",
@@ -151,6 +154,101 @@ def test_quantized_and_scripted_modules_are_left() -> None:
     assert "quantized" in reason
 
 
-def test_argument() -> None:
+@pytest.mark.parametrize("function", [swap, swap_back])
+def test_argument(function: Any) -> None:
     with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module; got"):
-        swap([torch.nn.LSTM(3, 4)])
+        function([torch.nn.LSTM(3, 4)])
+
+
+# Cells
+
+
+def test_cells_are_exchanged_where_asked_for() -> None:
+    model = torch.nn.ModuleDict({
+        "cell": torch.nn.LSTMCell(3, 4), "rnn": torch.nn.RNNCell(3, 4, nonlinearity="relu", bias=False),
+        "float16": torch.nn.RNNCell(3, 4).half(), "gru": torch.nn.GRUCell(3, 4), "layer": torch.nn.LSTM(3, 4),
+    })  # fmt: skip
+    parameters, want = list(model.parameters()), model["rnn"](torch.ones(2, 3))
+    record = swap(model, cells=True)
+    assert record.replaced == {"cell": "LSTMCell", "rnn": "RNNCell", "layer": "LSTM"}
+    assert record.left == {
+        "float16": "weight_ih: expected dtype float32 or float64; got float16",
+        "gru": "torch.nn.GRUCell, which has no module here",
+    }
+    assert type(model["rnn"]) is interop.RNNCell
+    assert torch.allclose(model["rnn"](torch.ones(2, 3)), want, atol=1e-6)
+    assert swap(model).left["cell"] == "already of scratchrnn"
+    assert swap_back(model).replaced == record.replaced
+    assert type(model["cell"]) is torch.nn.LSTMCell
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    with pytest.raises(TypeError, match=r"cells: expected True or False; got"):
+        swap(model, cells=1)  # type: ignore[arg-type]
+
+
+# The way back
+
+
+class OfOurs(interop.RNN):
+    """A user's own."""
+
+
+def test_there_and_back_is_the_same_model() -> None:
+    torch.manual_seed(1)
+    model = Tagger("LSTM", torch.float64).eval()
+    words, lengths = torch.arange(6)[None], torch.tensor([6])
+    before, parameters, rnn = model(words, lengths), list(model.parameters()), model.rnn
+    attributes = dict(rnn.__dict__)
+    swap(model)
+    model(words, lengths).sum().backward()
+    record = swap_back(model)
+    assert record.replaced == {"rnn": "LSTM"}
+    assert record.left == {}
+    assert model.rnn is rnn
+    assert type(rnn) is torch.nn.LSTM
+    assert rnn.__dict__.keys() == attributes.keys()
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert torch.equal(model(words, lengths), before)
+    assert swap(model).replaced == {"rnn": "LSTM"}
+
+
+def test_back_takes_what_was_made_here_and_leaves_subclasses() -> None:
+    shared = interop.RNN(4, 4)
+    model = torch.nn.ModuleDict({
+        "one": shared, "same": shared, "two": interop.LSTM(3, 4), "mine": OfOurs(3, 4), "torch": torch.nn.LSTM(3, 4),
+    })  # fmt: skip
+    record = swap_back(model)
+    assert record.replaced == {"one": "RNN", "two": "LSTM"}
+    assert record.left == {"mine": f"{__name__}.OfOurs, a subclass of scratchrnn.interop.torch.RNN"}
+    assert type(shared) is torch.nn.RNN
+    assert type(model["mine"]) is OfOurs
+    assert str(record).splitlines()[0] == "one: scratchrnn.interop.torch.RNN replaced"
+    alone = interop.LSTM(3, 4)
+    assert swap_back(alone).replaced == {"": "LSTM"}
+    assert str(swap_back(alone)) == "no recurrent module"
+
+
+EXPORTS = {
+    "jit.trace": lambda model, x: torch.jit.trace(model, x)(x),
+    "export": lambda model, x: torch.export.export(model, (x,)).module()(x),
+    "onnx": lambda model, x: torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own exporters, about themselves
+@pytest.mark.parametrize("how", EXPORTS)
+def test_what_writes_a_model_down_works_after_the_way_back(how: str) -> None:
+    model, x = torch.nn.Sequential(torch.nn.LSTM(3, 4)).eval(), torch.ones(5, 1, 3)
+    want = model(x)[0]
+    swap(model)
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"traced or exported.*swap_back\(model\)"):
+        EXPORTS[how](model, x)
+    swap_back(model)
+    result = EXPORTS[how](model, x)
+    assert how == "onnx" or torch.equal(result[0], want)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_script_works_after_the_way_back() -> None:
+    model, x = torch.nn.Sequential(interop.LSTM(3, 4)), torch.ones(5, 1, 3)
+    swap_back(model)
+    assert torch.equal(torch.jit.script(model)(x)[0], model(x)[0])

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_array, check_int, check_mask, describe, take_array
+from scratchrnn._validate import check_array, check_int, check_mask, describe, see, take_array
 from scratchrnn.bptt.full import Layer, check_layer
 from scratchrnn.bptt.pieces import Pieces
 from scratchrnn.layers import edge
@@ -139,6 +139,7 @@ class Stream:
         x, reset
             As in `forward`.
         """
+        x = see("x", x)
         self._check_batch(x)
         output, self.state = infer(self.layer, x, self.state, reset, self.initial)
         return output
@@ -158,6 +159,7 @@ class Stream:
         ValueError
             Another batch size than the call before: the rows would not continue. `reset()` forgets the state.
         """
+        x = see("x", x)
         self._check_batch(x)
         trace = forward(self.layer, x, self.state, reset, self.initial)
         self.state = _copied(trace.state)  # what the trace hands out is the caller's

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from scratchrnn._typing import BoolArray, FloatArray
-from scratchrnn._validate import check_array, check_positive_int, describe
+from scratchrnn._validate import check_positive_int, describe, see, take_array
 from scratchrnn.backends import memory
 from scratchrnn.bptt import stream
 from scratchrnn.bptt.full import Cotangent, Layer
@@ -135,6 +135,8 @@ def windows(
     60 75 100
     """
     stream.check_stream_layer(layer)
+    x, d_output = see("x", x), see("d_output", d_output)
+    reset, detach_h = see("reset", reset), see("detach_h", detach_h)
     if callable(x):
         if steps is None:
             raise ValueError("steps: expected the number of time steps, since x is a function; got None")
@@ -173,7 +175,7 @@ class _Source:
         """The input of steps [start, stop)."""
         if not callable(self.x):
             return self.part(self.x, start, stop)
-        x = self.x(start, stop)
+        x = see("x", self.x(start, stop))
         if (got := _time(self.layer, "x", x)) != stop - start:
             wanted = f"{stop - start} time steps of x({start}, {stop})"
             raise ValueError(f"x: expected {wanted}; got {got} in shape {x.shape}")
@@ -205,7 +207,7 @@ class _Source:
             given = self.d_output(memory.copy(output[new]), span.first)  # the caller may write into it
         else:
             given = self.part(self.d_output, span.first, span.stop)
-        check_array(
+        given = take_array(
             "d_output", given, shape=output[new].shape, dtype=self.layer.dtype, why="of the output of the new steps"
         )
         if span.first == span.start:  # k1 = k2: all steps are new

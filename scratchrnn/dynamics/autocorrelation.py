@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_int
+from scratchrnn._validate import check_int, take_array
 from scratchrnn.layers.edge import enter_lengths
 
 THRESHOLD = float(np.exp(-1.0))
@@ -90,7 +90,7 @@ def autocorrelation(states: FloatArray, lengths: Any = None, *, max_lag: int | N
     >>> round(float(found.by_lag[1]), 2), round(found.time), round(-1 / np.log(0.9))
     (0.9, 9, 9)
     """
-    check_array("states", states)
+    states = take_array("states", states)
     if states.ndim != 3 or not states.size:
         raise ValueError(f"states: expected shape (T, B, H), none of them 0; got {states.shape}")
     steps, batch, _ = states.shape

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, describe
+from scratchrnn._validate import describe, take_array
 from scratchrnn.gradflow.linearize import Linearized, float64_copy, linearize_at, step
 from scratchrnn.layers.stack import Recurrent
 
@@ -46,7 +46,7 @@ class Autonomous:
         self.layer = float64_copy(layer)
         if x is None:
             x = np.full(layer.input_size, default)
-        check_array("x", x, shape=(layer.input_size,), why="for one constant input, without time and batch")
+        x = take_array("x", x, shape=(layer.input_size,), why="for one constant input, without time and batch")
         self.x = x.astype(np.float64)
         at_zero = linearize_at(self.layer, self.x[None], np.zeros((1, self._size())))
         self.slices, self.size, self.output = at_zero.slices, at_zero.size, at_zero.output

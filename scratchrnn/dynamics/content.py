@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_positive_int, describe
+from scratchrnn._validate import check_array, check_positive_int, describe, see, take_array
 from scratchrnn.dynamics.which import choose, own_steps
 from scratchrnn.trace import LayerTrace, Trace
 
@@ -57,7 +57,7 @@ class Projection:
 
     def transform(self, states: FloatArray) -> FloatArray:
         """Coordinates (..., K) of other states (..., H) along the same components."""
-        check_array("states", states)
+        states = take_array("states", states)
         if states.ndim == 0 or states.shape[-1] != len(self.mean):
             raise ValueError(f"states: expected shape (..., {len(self.mean)}), as projected; got {states.shape}")
         return (states - self.mean) @ self.components.T
@@ -163,6 +163,7 @@ def _states_of(
         if part == "c" and states.cell != "lstm":
             raise ValueError(f"part: expected 'h', since an RNN has no cell state; got {part!r}")
         return _of_trace(choose(states, layer, direction), part, at)
+    states = see("states", states)
     if not isinstance(states, np.ndarray):
         raise TypeError(f"states: expected an array (N, H) or what forward of a layer returned; got {describe(states)}")
     if layer is not None or (direction, part, at) != ("forward", "h", "final"):

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchrnn._typing import BoolArray, FloatArray, IntArray
-from scratchrnn._validate import check_array, check_positive_int, check_real, describe
+from scratchrnn._validate import check_array, check_positive_int, check_real, describe, see
 from scratchrnn.dynamics.autonomous import Autonomous, settle
 from scratchrnn.gradflow.linearize import Linearized, Part
 from scratchrnn.layers.stack import Recurrent
@@ -208,6 +208,7 @@ def fixed_points(
 def _start(net: Autonomous, candidates: object, count: int, source: Rng) -> FloatArray:
     """Candidates (N, S) in float64."""
     if not isinstance(candidates, Trace):
+        candidates = see("candidates", candidates)
         if not isinstance(candidates, np.ndarray):
             raise TypeError(f"candidates: expected an array (N, S) or a trace; got {describe(candidates)}")
         check_array("candidates", candidates)

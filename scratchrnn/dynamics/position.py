@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import check_array, check_int
+from scratchrnn._validate import check_int, take_array
 from scratchrnn.dynamics.autonomous import Autonomous, settle
 from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.linearize import Linearized, Part
@@ -227,8 +227,8 @@ def _in_float64(layer: Recurrent, state: Any) -> Any:
     if state is None:
         return None
     if isinstance(state, tuple):
-        return tuple(check_array("state", array, dtype=layer.dtype).astype(np.float64) for array in state)
-    return check_array("state", state, dtype=layer.dtype).astype(np.float64)
+        return tuple(take_array("state", array, dtype=layer.dtype).astype(np.float64) for array in state)
+    return take_array("state", state, dtype=layer.dtype).astype(np.float64)
 
 
 def _scale(state: FloatArray) -> float:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_bool, check_int
+from scratchrnn._validate import check_bool, check_int, take_array
 from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.linearize import Linearized
 from scratchrnn.trace import Trace
@@ -122,7 +122,7 @@ def connectivity(
 def _readout(readout: FloatArray | None, part: slice, linear: Linearized) -> FloatArray | None:
     if readout is None:
         return None
-    check_array("readout", readout, dtype=linear.dtype)
+    readout = take_array("readout", readout, dtype=linear.dtype)
     size = part.stop - part.start
     if readout.ndim != 2 or readout.shape[1] != size:
         raise ValueError(f"readout: expected shape (V, {size}), a row for each of V outputs; got {readout.shape}")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_dtype, check_real, describe
+from scratchrnn._validate import check_dtype, check_real, describe, take_array
 from scratchrnn.backends import arrays
 from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.layers.stack import Recurrent
@@ -137,7 +137,7 @@ def average_by_distance(
         raise ValueError("trace: expected at least one sequence; got a batch of 0")
     h_n, *c_n = trace.state if isinstance(trace.state, tuple) else (trace.state,)
     why = "of the output at each sequence's last step"
-    check_array("d_last", d_last, shape=h_n.shape[1:], dtype=layer.dtype, why=why)
+    d_last = take_array("d_last", d_last, shape=h_n.shape[1:], dtype=layer.dtype, why=why)
 
     d_h_n = np.zeros_like(h_n)
     d_h_n[-1] = d_last  # the last layer's final state is the output at each sequence's own last step
@@ -187,7 +187,7 @@ def measure_decay(norms: FloatArray, *, threshold: float = 0.01, dtype: DTypeLik
     >>> decay.horizon, round(decay.decay_factor, 12), round(decay.decay_time, 4), decay.censored
     (6, 0.5, 1.4427, False)
     """
-    check_array("norms", norms)
+    norms = take_array("norms", norms)
     threshold = check_threshold(threshold)
     info = np.finfo(check_dtype("dtype", dtype))
     if norms.ndim != 1 or len(norms) < 2:

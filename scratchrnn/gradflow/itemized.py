@@ -26,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_int, check_positive_int, describe
+from scratchrnn._validate import check_int, check_positive_int, describe, take_array
 from scratchrnn.backends import arrays
 from scratchrnn.gradflow._norms import row_norms
 from scratchrnn.gradflow.per_step import factors, product_norms, triangles
@@ -289,7 +289,8 @@ def _check(layer: Any, trace: Any, d_output: Any) -> FloatArray:
     layer._check_trace(trace, Trace)
     if not len(trace.lengths):
         raise ValueError("trace: expected at least one sequence; got a batch of 0")
-    check_array("d_output", d_output, shape=trace.output.shape, dtype=layer.dtype, why="of the trace's output")
+    why = "of the trace's output"
+    d_output = take_array("d_output", d_output, shape=trace.output.shape, dtype=layer.dtype, why=why)
     return edge.time_major(d_output, batch_first=layer.batch_first, batched=trace.batched)
 
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_int, describe
+from scratchrnn._validate import check_int, describe, take_array
 from scratchrnn.gradflow.distance import check_one_direction
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.layers.zoneout import ZoneoutTrace
@@ -147,9 +147,9 @@ class Linearized:
         ndarray (B, S, K)
             J_t ds + (∂s_t/∂x_t) dx, the changes in slot t+1.
         """
-        self._check(t, "ds", ds, (self.batch, self.size, None))
+        ds = self._check(t, "ds", ds, (self.batch, self.size, None))
         if dx is not None:
-            self._check(t, "dx", dx, (self.batch, self.input_size, ds.shape[2]))
+            dx = self._check(t, "dx", dx, (self.batch, self.input_size, ds.shape[2]))
         out = np.empty(ds.shape, np.result_type(ds, self.dtype, *([] if dx is None else [dx])))
         du = dx
         for n, w in enumerate(self._weights):
@@ -181,7 +181,7 @@ class Linearized:
 
         Each row of `g` holds derivatives with respect to the components of s in slot t+1, taken as independent.
         """
-        self._check(t, "g", g, (self.batch, None, self.size))
+        g = self._check(t, "g", g, (self.batch, None, self.size))
         back = np.empty(g.shape, np.result_type(g, self.dtype))
         du: FloatArray | None = None  # with respect to what the layer above has read
         for n, w in reversed(list(enumerate(self._weights))):
@@ -257,12 +257,13 @@ class Linearized:
         """Samples that have no step t."""
         return np.flatnonzero(self.lengths <= t)
 
-    def _check(self, t: int, name: str, value: Any, shape: tuple[int | None, ...]) -> None:
+    def _check(self, t: int, name: str, value: Any, shape: tuple[int | None, ...]) -> FloatArray:
         check_int("t", t, least=0, most=self.steps - 1)
-        check_array(name, value)
+        value = take_array(name, value)
         if value.ndim != 3 or any(want not in (None, got) for want, got in zip(shape, value.shape, strict=True)):
             wanted = ", ".join("K" if n is None else str(n) for n in shape)
             raise ValueError(f"{name}: expected shape ({wanted}); got {value.shape}")
+        return value
 
 
 class _LayerWeights(NamedTuple):
@@ -335,7 +336,7 @@ def unflatten_state(layer: Recurrent, s: FloatArray) -> State:
     """s (B, S) as the state that `layer` takes: h (L, B, P), or (h, c) with c (L, B, H)."""
     slices = _slices_of(layer)
     size = max(part.stop for part in slices.values())
-    check_array("s", s)
+    s = take_array("s", s)
     if s.ndim != 2 or s.shape[1] != size:
         raise ValueError(f"s: expected shape (B, {size}), the states of all layers; got {s.shape}")
     h, *c = (
@@ -367,15 +368,17 @@ def linearize_at(layer: Recurrent, x: FloatArray, s: FloatArray) -> Linearized:
     Linearized
         Of T = 1 step: `states(1)` is F(x, s).
     """
+    s = take_array("s", s)
     state = unflatten_state(layer, s)
-    check_array("x", x, shape=(len(s), layer.input_size), dtype=layer.dtype, why="one input for each point")
+    x = take_array("x", x, shape=(len(s), layer.input_size), dtype=layer.dtype, why="one input for each point")
     return Linearized(layer.forward(x[:, None] if layer.batch_first else x[None], state, training=False))
 
 
 def step(layer: Recurrent, x: FloatArray, s: FloatArray) -> FloatArray:
     """One step of all layers: F(x, s) (B, S) of x (B, I) and s (B, S), without dropout."""
+    s = take_array("s", s)
     state = unflatten_state(layer, s)
-    check_array("x", x, shape=(len(s), layer.input_size), dtype=layer.dtype, why="one input for each point")
+    x = take_array("x", x, shape=(len(s), layer.input_size), dtype=layer.dtype, why="one input for each point")
     return flatten_state(layer(x[:, None] if layer.batch_first else x[None], state)[1])
 
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from scratchrnn._typing import FloatArray, IntArray
-from scratchrnn._validate import check_array, check_int, check_positive_int, describe
+from scratchrnn._validate import check_int, check_positive_int, describe, take_array
 from scratchrnn.gradflow.distance import check_one_direction
 from scratchrnn.layers.stack import Recurrent
 from scratchrnn.losses import cross_entropy
@@ -112,7 +112,8 @@ class TaskProbe:
     targets: Any
 
     def __post_init__(self) -> None:
-        if check_array("inputs", self.inputs).ndim != 3:
+        object.__setattr__(self, "inputs", take_array("inputs", self.inputs))
+        if self.inputs.ndim != 3:
             raise ValueError(f"inputs: expected three axes, time, batch and input; got shape {self.inputs.shape}")
 
     def __call__(self, objective: Any) -> tuple[Recurrent, Trace, FloatArray]:

@@ -106,8 +106,10 @@ class _Writer:
             self.node("Concat", [f"{letter}_n_l{n}" for n in range(last + 1)], f"{letter}_n", axis=0)
         graph = helper.make_graph(self.nodes, "scratchrnn", self.inputs(), self.outputs(), self.constants)
         opsets = [helper.make_opsetid("", opset)]
+        # onnx 1.22 has an opset that its own table of IR versions has not
+        ir_version = max(LEAST_IR, helper.find_min_ir_version_for(opsets, ignore_unknown=True))
         return helper.make_model(
-            graph, opset_imports=opsets, ir_version=max(LEAST_IR, helper.find_min_ir_version_for(opsets)),
+            graph, opset_imports=opsets, ir_version=ir_version,
             producer_name="scratchrnn", producer_version=__version__,
         )  # fmt: skip
 

@@ -12,12 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scratchrnn.interop.onnx import plumbing, recurrent
+from scratchrnn.interop.onnx import arithmetic, plumbing, recurrent
 from scratchrnn.interop.onnx.files import opset_of, read_model, require_onnx
 from scratchrnn.interop.onnx.graph import ImportedModel, Input, Step, Values, named
+from scratchrnn.interop.onnx.plumbing import Operator
 from scratchrnn.interop.onnx.recurrent import RecurrentNode
 
 STANDARD = ("", "ai.onnx")  # two names of the one domain
+OPERATORS = plumbing.OPERATORS | arithmetic.OPERATORS
+NUMBERS = (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13)  # TensorProto.DataType: bool, integers, float16, float32, float64
+HINTS = {
+    "Loop": "a recurrence that its exporter did not recognize; what it makes of the framework's own LSTM is read",
+    "Scan": "a recurrence that its exporter did not recognize; what it makes of the framework's own LSTM is read",
+    "GRU": "no layer here computes it",
+    "Dropout": "export the model in eval mode",
+    "DynamicQuantizeLSTM": "export the model before it is quantized",
+}
 
 
 def import_model(model: Any, *, backend: str | None = None) -> ImportedModel:
@@ -26,8 +36,8 @@ def import_model(model: Any, *, backend: str | None = None) -> ImportedModel:
     Parameters
     ----------
     model : onnx.ModelProto, or the path of a file
-        Of RNN and LSTM nodes and the operators that move, cut and shape arrays around them (`plumbing.OPERATORS`),
-        opset 7 or newer. Weights are constants of the graph, float32 or float64.
+        Of RNN and LSTM nodes, the operators that move, cut and shape arrays around them, and those of embeddings and
+        dense layers (`importing.OPERATORS`), opset 7 or newer. Weights are constants of the graph, float32 or float64.
     backend : str, optional
         As for the layers' constructors.
 
@@ -43,7 +53,8 @@ def import_model(model: Any, *, backend: str | None = None) -> ImportedModel:
         No such file.
     ValueError, TypeError
         Not a valid model, or one with a node that cannot be run here: another operator, other activations, clip,
-        peepholes, a coupled forget gate, weights that follow from inputs. The message names the file and the node.
+        peepholes, a coupled forget gate, weights that follow from inputs. The message names the file and the node. And
+        a model that computes without any RNN or LSTM node, whose exporter has taken its recurrence apart.
 
     Notes
     -----
@@ -85,6 +96,7 @@ class _Reader:
     def model(self) -> ImportedModel:
         """Read the whole graph."""
         inputs = {v.name: self.described(v) for v in self.graph.input if v.name not in self.constants}
+        self.refuse_taken_apart()
         for node in self.graph.node:
             self.read(node)
         known = {*inputs, *self.constants, *(name for step in self.steps for name in step.outputs)}
@@ -92,6 +104,17 @@ class _Reader:
             if value.name not in known:
                 raise ValueError(f"output {value.name!r}: expected a node's result; none has this name")
         return ImportedModel(inputs, [v.name for v in self.graph.output], self.constants, self.steps)
+
+    def refuse_taken_apart(self) -> None:
+        """Raise where nodes compute, and none of them is an RNN or LSTM: there would be no layer to look into."""
+        kinds = [node.op_type for node in self.graph.node]
+        computing = [kind for kind in dict.fromkeys(kinds) if kind not in plumbing.OPERATORS]
+        if computing and not any(kind in recurrent.KINDS or kind in HINTS for kind in kinds):
+            raise ValueError(
+                f"expected an RNN or LSTM node; got only others, such as {', '.join(computing[:5])}. An exporter that "
+                "takes recurrent layers apart leaves none: torch.onnx.export(..., dynamo=False) keeps torch.nn.RNN and "
+                "LSTM whole, but no cells"
+            )
 
     def described(self, value: Any) -> Input:
         """What the graph says of an input."""
@@ -111,13 +134,12 @@ class _Reader:
 
     def dtype_of(self, element: int) -> np.dtype[Any]:
         """NumPy's dtype for one of ONNX's, of numbers."""
-        try:
-            dtype = np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(element))
-        except KeyError:
-            raise TypeError(f"expected a dtype of ONNX; got number {element}") from None
-        if dtype.kind not in "fiub":
-            raise TypeError(f"expected numbers; got dtype {dtype}")
-        return dtype
+        known = self.onnx.TensorProto.DataType
+        if element not in known.values():
+            raise TypeError(f"expected a dtype of ONNX; got number {element}")
+        if element not in NUMBERS:  # older versions of onnx read such as float32
+            raise TypeError(f"expected numbers; got dtype {known.Name(element).lower()}")
+        return np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(element))
 
     def attributes(self, node: Any) -> dict[str, Any]:
         """Attributes by name, as plain values and arrays."""
@@ -139,17 +161,18 @@ class _Reader:
         """Compute a node now, or make it a step."""
         first = next((name for name in node.output if name), "")
         label = f"node {node.name or first!r} ({node.op_type})"
-        compute: plumbing.Operator | RecurrentNode
-        if node.domain not in STANDARD or node.op_type not in plumbing.OPERATORS | recurrent.KINDS:
+        compute: Operator | RecurrentNode
+        if node.domain not in STANDARD or node.op_type not in OPERATORS | recurrent.KINDS:
             domain = "" if node.domain in STANDARD else f" of domain {node.domain!r}"
-            known = ", ".join([*recurrent.KINDS, *plumbing.OPERATORS])
-            raise ValueError(f"{label}: expected one of {known}; got {node.op_type}{domain}")
+            known = ", ".join([*recurrent.KINDS, *OPERATORS])
+            hint = f" ({HINTS[node.op_type]})" if node.op_type in HINTS else ""
+            raise ValueError(f"{label}: expected one of {known}; got {node.op_type}{domain}{hint}")
         with named(label):
             attributes = self.attributes(node)
             if node.op_type in recurrent.KINDS:
                 compute = recurrent.build(node.op_type, attributes, self.weights(node), self.backend)
             else:
-                compute = plumbing.OPERATORS[node.op_type]
+                compute = OPERATORS[node.op_type]
         name = node.name if node.name and all(step.name != node.name for step in self.steps) else first
         step = Step(label, name, list(node.input), list(node.output), attributes, compute)
         constant = not isinstance(compute, RecurrentNode) and all(n in self.constants for n in node.input if n)
@@ -164,7 +187,10 @@ class _Reader:
         for name, place in recurrent.CONSTANTS.items():
             given = node.input[place] if place < len(node.input) else ""
             if given and given not in self.constants:
-                raise ValueError(f"{name}: expected a constant of the graph; {given!r} follows from its inputs")
+                raise ValueError(
+                    f"{name}: expected a constant of the graph; {given!r} follows from its inputs (exporters fold what "
+                    "is constant if they may: optimize=True, do_constant_folding=True)"
+                )
             if given:
                 found[name] = self.constants[given]
         return found

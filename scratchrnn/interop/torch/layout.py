@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scratchrnn._typing import FloatArray, IntArray
 from scratchrnn.backends import memory
@@ -62,11 +63,27 @@ class Packed:
     batched = True
 
     @classmethod
-    def of(cls, batch_sizes: IntArray, sorted_indices: IntArray | None) -> Packed:
-        """Read a PackedSequence's own description."""
-        batch = int(batch_sizes[0])
+    def of(cls, rows: int, batch_sizes: NDArray[Any], sorted_indices: NDArray[Any] | None) -> Packed:
+        """Read a PackedSequence's own description; `rows` is S.
+
+        Raises
+        ------
+        RuntimeError
+            The three do not fit, as they may in one made by hand.
+        """
+        sizes = batch_sizes.tolist()
+        if batch_sizes.dtype != np.int64 or sorted(sizes, reverse=True) != sizes or sizes[-1] < 0 or sum(sizes) != rows:
+            raise RuntimeError(
+                f"input.batch_sizes: expected int64, never rising, with the sum {rows}, rows of input.data; "
+                f"got {batch_sizes.dtype} {sizes}"
+            )
+        batch = sizes[0]
+        if sorted_indices is not None:
+            order = sorted_indices.tolist()
+            if sorted_indices.dtype.kind != "i" or sorted(order) != list(range(batch)):
+                raise RuntimeError(f"input.sorted_indices: expected each integer of 0 to {batch - 1} once; got {order}")
         t, place = np.nonzero(np.arange(batch) < batch_sizes[:, None])  # of the longest-first order
-        b = place if sorted_indices is None else sorted_indices[place]
+        b = place if sorted_indices is None else sorted_indices.astype(np.int64)[place]
         return cls(t, b, np.bincount(b, minlength=batch).astype(np.int64))
 
     def enter(self, data: FloatArray) -> FloatArray:

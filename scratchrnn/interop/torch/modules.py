@@ -1,27 +1,34 @@
 """LSTM and RNN for torch's users: subclasses of torch.nn's that compute on the kernels here.
 
 Everything but `forward` is torch's own: the constructor, parameters and their names, state_dict, pickling, `repr`. So a
-module of torch.nn becomes one of these when its class is exchanged, and back (`swap`).
+module of torch.nn becomes one of these when its class is exchanged (`swap`), and one of torch's again (`swap_back`).
 """
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from scratchrnn import backends
+from scratchrnn._validate import describe
 from scratchrnn.interop.torch.call import Call, array_of, node
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.layout import Layout, Packed, Padded
 from scratchrnn.interop.torch.samples import Samples
 from scratchrnn.layers.direction import Cell
+from scratchrnn.trace import Trace
 
 DTYPES = ("torch.float32", "torch.float64")
 
 
+def weight_names(module: Any) -> list[str]:
+    """Names of a module's weights, in the order in which a call takes them."""
+    names: list[str] | None = module.__dict__.get("_flat_weights_names")
+    return names or ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]  # of a cell
+
+
 def why_not(module: Any, devices: tuple[str, ...] = ("cpu",)) -> str | None:
     """Say which of a module's parameters cannot be computed with here, or None."""
-    for name in module._flat_weights_names:
+    for name in weight_names(module):
         weight = getattr(module, name, None)
         if not isinstance(weight, require_torch().Tensor):
             return f"{name}: expected a tensor; got {type(weight).__name__}"
@@ -30,6 +37,63 @@ def why_not(module: Any, devices: tuple[str, ...] = ("cpu",)) -> str | None:
         if str(weight.dtype) not in DTYPES:
             return f"{name}: expected dtype float32 or float64; got {str(weight.dtype).removeprefix('torch.')}"
     return None
+
+
+class NotATensor(TypeError, AttributeError):
+    """Something else in the place of a tensor: in torch's modules one of the two, as it comes."""
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise NotATensor unless `value` is a torch tensor."""
+    if not isinstance(value, require_torch().Tensor):
+        raise NotATensor(f"{name}: expected a tensor; got {describe(value)}")
+
+
+def refuse_export(torch: Any) -> None:
+    """Raise where a model is being written down, by what only sees operators of torch: it would keep our results."""
+    exporting = getattr(torch.compiler, "is_exporting", None)  # from torch 2.7 on
+    if torch.jit.is_tracing() or (exporting is not None and exporting()):
+        raise RuntimeError(
+            "modules of scratchrnn.interop.torch cannot be traced or exported: first give the model torch's own again "
+            "with scratchrnn.interop.torch.swap_back(model)"
+        )
+
+
+def check_tensors(torch: Any, module: Any, x: Any, states: tuple[Any, ...], weights: list[Any]) -> None:
+    """What torch's kernels would find out: one dtype, on the CPU."""
+    dtype = weights[0].dtype
+    if dtype in (torch.float32, torch.float64) and all(
+        t.is_cpu and t.dtype is dtype and t.layout is torch.strided for t in (x, *states, *weights)
+    ):
+        return
+    reason = why_not(module)
+    if reason is not None:
+        raise TypeError(f"{reason}: scratchrnn computes on the CPU, in float32 or float64")
+    names = weight_names(module)
+    named = {"input": x, **{f"hx[{n}]" if len(states) == 2 else "hx": s for n, s in enumerate(states)}}
+    named |= dict(zip(names, weights, strict=True))
+    sparse = [f"{name} of {t.layout}" for name, t in named.items() if t.layout is not torch.strided]
+    if sparse:
+        raise RuntimeError(f"expected strided tensors, as to_dense() returns; got {', '.join(sparse)}")
+    odd = [f"{name} of {t.dtype} on {t.device}" for name, t in named.items() if not (t.is_cpu and t.dtype is dtype)]
+    raise RuntimeError(f"expected {dtype} on cpu, as {names[0]} is; got {', '.join(odd)}")
+
+
+def compute(
+    torch: Any, call: Call, x: Any, states: tuple[Any, ...], weights: list[Any]
+) -> tuple[list[Any], Trace | None]:
+    """Run a call: the tensors (output, h_n, and c_n of an LSTM), and the trace if it is asked for."""
+    states = states or (None,) * (2 if call.cell.has_c else 1)
+    given = (x, *states, *weights)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
+        traces: list[Trace] = []
+        return list(node().apply(call, traces, *given)), traces[0] if traces else None
+    arrays = (array_of(x), [array_of(s) for s in states], [array_of(w) for w in weights])
+    if call.dropout or call.own_trace:
+        result, _, trace = call.forward(*arrays)
+    else:
+        result, trace = call.infer(*arrays), None
+    return [torch.from_numpy(a) for a in result], trace
 
 
 class OnKernels:
@@ -78,15 +142,17 @@ class OnKernels:
         Raises
         ------
         ValueError, RuntimeError, TypeError
-            As torch.nn's. TypeError as well for parameters that are not float32 or float64 on the CPU.
+            As torch.nn's. TypeError as well for parameters that are not float32 or float64 on the CPU, and RuntimeError
+            where the model is traced or exported: `swap_back` first.
         """
         torch = require_torch()
+        refuse_export(torch)
         self._update_flat_weights()  # type: ignore[attr-defined]
         packed = isinstance(input, torch.nn.utils.rnn.PackedSequence)
         enter = self._enter_packed if packed else self._enter
         x, states, layout = enter(input, hx)
         weights = [getattr(self, name) for name in self._flat_weights_names]
-        self._check_tensors(torch, x, states, weights)
+        check_tensors(torch, self, x, states, weights)
 
         call = Call(
             Cell("lstm") if self.mode == "LSTM" else Cell("rnn", self.mode.removeprefix("RNN_").lower()),
@@ -94,52 +160,46 @@ class OnKernels:
             self.dropout if self.training and self.num_layers > 1 else 0.0, layout, bool(return_trace), backends.load(),
             Samples.of(dict(zip(self._flat_weights_names, weights, strict=True))) if self.per_sample else None,
         )  # fmt: skip
-        states = states or (None,) * (2 if call.cell.has_c else 1)
-        given = (x, *states, *weights)
-        traces: list[Any] = []
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-            output, *final = node().apply(call, traces, *given)
-        else:
-            arrays = (array_of(x), [array_of(s) for s in states], [array_of(w) for w in weights])
-            if call.dropout or return_trace:
-                result, _, trace = call.forward(*arrays)
-                traces.append(trace)
-            else:
-                result = call.infer(*arrays)
-            output, *final = map(torch.from_numpy, result)
+        (output, *final), trace = compute(torch, call, x, states, weights)
         if packed:
             output = torch.nn.utils.rnn.PackedSequence(output, *input[1:])
         state = tuple(final) if call.cell.has_c else final[0]
-        return (output, state, traces[0]) if return_trace else (output, state)
+        return (output, state, trace) if return_trace else (output, state)
 
-    def _states(self, hx: Any) -> tuple[Any, ...]:
+    def _states(self, hx: Any, packed: bool) -> tuple[Any, ...]:
         """hx as one tensor, or two of an LSTM."""
         if hx is None:
             return ()
         if self.mode != "LSTM":
-            hx.dim  # noqa: B018  a tuple fails here, as in torch
+            check_tensor("hx", hx)
             return (hx,)
-        states = (hx[0], hx[1])
-        if isinstance(hx, require_torch().Tensor):
-            dims = "-D, ".join(str(s.dim()) for s in states)
-            kind = RuntimeError if states[0].dim() != 3 else TypeError  # as torch's own come to be
-            raise kind(f"hx: expected a tuple (h_0, c_0); got a tensor, whose rows are ({dims}-D)")
-        if len(hx) != 2:
-            raise RuntimeError(f"hx: expected a tuple (h_0, c_0); got {len(hx)} entries")
-        return states
+        tensor = isinstance(hx, require_torch().Tensor)
+        if not isinstance(hx, (tuple, list)) and (packed or not tensor):
+            got = f"a tensor of shape {tuple(hx.shape)}" if tensor else describe(hx)
+            raise NotATensor(f"hx: expected a tuple (h_0, c_0); got {got}")
+        count = 0 if tensor and hx.dim() == 0 else len(hx)
+        if count != 2:
+            kind = RuntimeError if packed or count > 2 else IndexError
+            raise kind(f"hx: expected a tuple (h_0, c_0); got {count} entries")
+        check_tensor("hx[0]", hx[0])
+        check_tensor("hx[1]", hx[1])
+        return (hx[0], hx[1])
 
     def _enter(self, input: Any, hx: Any) -> tuple[Any, tuple[Any, ...], Layout]:  # noqa: A002
         """Input and states as they are, once torch's own checks have passed."""
+        check_tensor("input", input)
         if input.dim() not in (2, 3):
             raise ValueError(f"{self.mode[:4].rstrip('_')}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
-        states = self._states(hx)
+        states = self._states(hx, False)
         if any(s.dim() != input.dim() for s in states):
             got = ", ".join(f"{s.dim()}-D" for s in states)
             raise RuntimeError(
                 f"For {'batched' if batched else 'unbatched'} {input.dim()}-D input, hx should also be {input.dim()}-D "
                 f"but got {got}"
             )
+        if batched and self.mode == "LSTM" and isinstance(hx, require_torch().Tensor):  # without a batch torch takes it
+            raise TypeError(f"hx: expected a tuple (h_0, c_0); got a tensor of shape {tuple(hx.shape)}")
         self._check(input if batched else input.unsqueeze(0 if self.batch_first else 1), states, batched, None)
         if input.shape[1 if batched and self.batch_first else 0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
@@ -148,9 +208,14 @@ class OnKernels:
     def _enter_packed(self, input: Any, hx: Any) -> tuple[Any, tuple[Any, ...], Layout]:  # noqa: A002
         """The data of a PackedSequence, and how it is packed."""
         data, batch_sizes, sorted_indices, _ = input
-        states = self._states(hx)
+        check_tensor("input.data", data)
+        states = self._states(hx, True)
+        if self.mode == "LSTM" and data.dtype is not self._flat_weights[0].dtype:  # type: ignore[attr-defined]
+            raise RuntimeError(f"input.data: expected {self._flat_weights[0].dtype}, as weights; got {data.dtype}")  # type: ignore[attr-defined]
         self._check(data, states, True, batch_sizes)
-        return data, states, Packed.of(batch_sizes.numpy(), array_of(sorted_indices))
+        if sorted_indices is not None:
+            check_tensor("input.sorted_indices", sorted_indices)
+        return data, states, Packed.of(len(data), batch_sizes.numpy(), array_of(sorted_indices))
 
     def _check(self, x: Any, states: tuple[Any, ...], batched: bool, batch_sizes: Any) -> None:
         """torch's checks of sizes."""
@@ -159,27 +224,3 @@ class OnKernels:
             return
         hidden = states if batched else tuple(s.unsqueeze(1) for s in states)
         self.check_forward_args(x, hidden if self.mode == "LSTM" else hidden[0], batch_sizes)  # type: ignore[attr-defined]
-
-    def _check_tensors(self, torch: Any, x: Any, states: tuple[Any, ...], weights: list[Any]) -> None:
-        """What torch's kernels would find out: one dtype, on the CPU."""
-        dtype = weights[0].dtype
-        if dtype in (torch.float32, torch.float64) and all(
-            t.is_cpu and t.dtype is dtype for t in (x, *states, *weights)
-        ):
-            return
-        reason = why_not(self)
-        if reason is not None:
-            raise TypeError(f"{reason}: scratchrnn computes on the CPU, in float32 or float64")
-        named = {"input": x, **{f"hx[{n}]": s for n, s in enumerate(states)}}
-        named |= dict(zip(self._flat_weights_names, weights, strict=True))
-        odd = [f"{name} of {t.dtype} on {t.device}" for name, t in named.items() if not (t.is_cpu and t.dtype is dtype)]
-        raise RuntimeError(f"expected {dtype} on cpu, as {self._flat_weights_names[0]} is; got {', '.join(odd)}")
-
-
-@cache
-def module_class(name: str) -> Any:
-    """LSTM or RNN, made when torch is there."""
-    base = getattr(require_torch().nn, name)
-    package = __name__.rpartition(".")[0]  # pickles name the class by where users find it
-    doc = f"torch.nn.{name}, computed on the kernels of scratchrnn: same constructor, parameters and calls."
-    return type(name, (OnKernels, base), {"__module__": package, "__qualname__": name, "__doc__": doc})

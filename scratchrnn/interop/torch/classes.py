@@ -1,0 +1,23 @@
+"""The modules for torch's users as classes, made when torch is there."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from scratchrnn.interop.torch.cells import CellOnKernels
+from scratchrnn.interop.torch.convert import require_torch
+from scratchrnn.interop.torch.modules import OnKernels
+
+SEQUENCES = ("LSTM", "RNN")
+CELLS = ("LSTMCell", "RNNCell")
+PACKAGE = __name__.rpartition(".")[0]  # pickles name a class by where users find it
+
+
+@cache
+def module_class(name: str) -> Any:
+    """The module of one of these names."""
+    base = getattr(require_torch().nn, name)
+    doc = f"torch.nn.{name}, computed on the kernels of scratchrnn: same constructor, parameters and calls."
+    own = CellOnKernels if name in CELLS else OnKernels
+    return type(name, (own, base), {"__module__": PACKAGE, "__qualname__": name, "__doc__": doc})
