@@ -40,7 +40,7 @@ from scratchrnn.layers import (
     WeightDrop,
     Zoneout,
 )
-from scratchrnn.trace import Gradients, LayerGradients, LayerTrace, Trace
+from scratchrnn.trace import Gradients, LayerGradients, LayerTangent, LayerTrace, Tangent, Trace
 
 __version__ = "0.1.0"
 
@@ -59,10 +59,12 @@ __all__ = [
     "InitialState",
     "LSTMCell",
     "LayerGradients",
+    "LayerTangent",
     "LayerTrace",
     "Linear",
     "LockedDropout",
     "RNNCell",
+    "Tangent",
     "Trace",
     "WeightDrop",
     "Zoneout",

@@ -2,12 +2,14 @@
 
 A backend is a package `scratchrnn.kernels.<name>` with modules `rnn` and `lstm`, each offering `infer`, `forward`,
 `backward` and `preactivations`, and `lstm` also `activate`, and `linear`, offering `forward` and `backward`, with the
-signatures of the definition, `scratchrnn.kernels.numpy`. The record is here; the code is there.
+signatures of the definition, `scratchrnn.kernels.numpy`. It may have `rnn_tangent` and `lstm_tangent`, offering
+`forward` and `backward`, for second derivatives. The record is here; the code is there.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -15,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from scratchrnn._validate import check_c_order, check_positive_int, describe, on_device
 from scratchrnn.kernels import arrays as arrays  # for layers, which go through this door too
@@ -53,6 +55,18 @@ class Backend:
         if not self.devices or not set(self.devices) <= {"cpu", "cuda"}:
             raise ValueError(f"devices: expected some of 'cpu', 'cuda'; got {self.devices!r}")
 
+    @property
+    def has_tangents(self) -> bool:
+        """Whether there is what second derivatives need."""
+        return importlib.util.find_spec(f"{__package__}.kernels.{self.folder}.lstm_tangent") is not None
+
+
+class Tangents(NamedTuple):
+    """The modules of a backend that second derivatives need."""
+
+    rnn: ModuleType  # forward, backward
+    lstm: ModuleType  # the same
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -63,6 +77,17 @@ class Kernels:
     lstm: ModuleType  # the same, and activate
     linear: ModuleType  # forward, backward
     arrays: Any = arrays  # kernels/arrays.py, or within `placed` what stands for it on a device
+
+    @property
+    def tangent(self) -> Tangents:
+        """The backend's tangents, loaded when they are first asked for.
+
+        Raises
+        ------
+        NotImplementedError
+            It has none; the message says which have.
+        """
+        return _import_tangents(self.name)
 
 
 REGISTRY: dict[str, Backend] = {
@@ -197,6 +222,17 @@ def block_steps(batch: int, backend: str | None = None) -> int:
     (16, 256)
     """
     return int(_record(current() if backend is None else backend).block_steps(batch))
+
+
+@cache
+def _import_tangents(name: str) -> Tangents:
+    backend = _record(name)
+    if not backend.has_tangents:
+        able = ", ".join(repr(other.name) for other in known() if other.has_tangents)
+        raise NotImplementedError(
+            f"backend {name!r} has no tangents, which second derivatives need; these have: {able}"
+        )
+    return Tangents(*(_kernel_module(backend.folder, f"{cell}_tangent") for cell in ("rnn", "lstm")))
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""What a recurrent layer hands out: `Trace` from forward, `Gradients` from backward. Plain records of arrays.
+"""What a recurrent layer hands out: `Trace` from forward, `Gradients` from backward, and `Tangent` from how a trace
+moves. Plain records of arrays.
 
     B batch   T time   I input   H hidden   P projection (P = H without one)   G gates (4 for the LSTM, 1 for the RNN)
     L layers   D directions
@@ -301,3 +302,54 @@ class Gradients(ByLayer[LayerGradients]):
     parameters: dict[str, FloatArray]
     layers: Mapping[Key, LayerGradients]
     per_sample: dict[str, FloatArray] | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTangent:
+    """The tangent of everything that `LayerTrace` holds, slot by slot: its derivative along one direction.
+
+    Attributes
+    ----------
+    h : ndarray (T+1, B, P)
+        Of each hidden state; slot 0 is that of the initial state.
+    c : ndarray (T+1, B, H)
+        Of each cell state of an LSTM; an RNN has none.
+    a : ndarray (T, B, G·H)
+        Of each pre-activation.
+    input : ndarray (T, B, ·)
+        Of what this layer read, in the input's order of time.
+    """
+
+    h: FloatArray
+    a: FloatArray
+    input: FloatArray
+    _c: FloatArray | None
+
+    @property
+    def c(self) -> FloatArray:
+        """Of each cell state (T+1, B, H)."""
+        if self._c is None:
+            raise AttributeError("c: a vanilla RNN has no cell state, only h and a")
+        return self._c
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tangent(ByLayer[LayerTangent]):
+    """How a `Trace` moves as x, the initial state and the weights move along one direction.
+
+    Attributes
+    ----------
+    output : ndarray
+        Of the output, in its shape: the Jacobian times the direction. Exactly zero on padding.
+    state : ndarray or tuple of two
+        Of the final state, in its shapes.
+    parameters : dict of ndarray
+        The direction's part in the weights, by name; zeros where none was given.
+    layers : mapping (layer, direction) -> LayerTangent
+        Also `tangent[1]`, `tangent[1, "reverse"]`; with one layer and direction `tangent.h`, `tangent.c`, `tangent.a`.
+    """
+
+    output: FloatArray
+    state: State
+    parameters: dict[str, FloatArray]
+    layers: Mapping[Key, LayerTangent]

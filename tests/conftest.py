@@ -137,6 +137,13 @@ def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.fixture(params=[name for name in backends.available() if backends.REGISTRY[name].has_tangents])
+def each_backend_with_tangents(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test once on every backend that can run here and has what second derivatives need."""
+    with backends.use_backend(request.param):
+        yield request.param
+
+
 @pytest.fixture(autouse=True)
 def nan_in_unwritten_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fill what np.empty and np.empty_like return with NaN: an element that nobody writes shows at once."""

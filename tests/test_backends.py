@@ -83,3 +83,24 @@ def test_every_backend_has_the_definitions_signatures(name: str, module: str) ->
 
 def test_a_backend_has_no_module_that_this_file_forgot() -> None:
     assert {field.name for field in dataclasses.fields(backends.Kernels)} == {"name", "arrays", *FUNCTIONS}
+
+
+# --- tangents, which a backend may have
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize("name", [name for name in backends.available() if backends.REGISTRY[name].has_tangents])
+def test_tangents_have_the_definitions_signatures(name: str, cell: str) -> None:
+    definition, other = (getattr(backends.load(n).tangent, cell) for n in ("numpy", name))
+    for function in ("forward", "backward"):
+        want, got = (list(inspect.signature(getattr(m, function)).parameters) for m in (definition, other))
+        assert got == want, f"{name}.{cell}_tangent.{function}"
+
+
+def test_a_backend_without_tangents_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = dataclasses.replace(backends.REGISTRY["numpy"], name="bare", folder="cuda")
+    monkeypatch.setitem(backends.REGISTRY, "bare", bare)
+    assert not bare.has_tangents
+    kernels = dataclasses.replace(backends.load("numpy"), name="bare")
+    with pytest.raises(NotImplementedError, match=r"backend 'bare' has no tangents, .*; these have: .*'numpy'"):
+        _ = kernels.tangent

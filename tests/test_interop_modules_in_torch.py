@@ -117,16 +117,6 @@ def test_results_may_be_changed_in_place() -> None:
     assert torch.equal(ours.weight_ih_l0.grad, want)
 
 
-def test_second_derivative_says_that_there_is_none() -> None:
-    module = interop.LSTM(3, 4)
-    x = X.clone().requires_grad_()
-    output, _ = module(x)
-    (dx,) = torch.autograd.grad(output.sum(), x, create_graph=True)
-    assert torch.equal(dx, torch.autograd.grad(module(x)[0].sum(), x)[0])
-    with pytest.raises(RuntimeError, match="cannot be differentiated in its turn"):
-        (module(x)[0].sum() + dx.square().sum()).backward()  # a penalty must not be dropped in silence
-
-
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpointing(use_reentrant: bool) -> None:
     module = interop.LSTM(3, 4, 2, dropout=0.5, dtype=torch.float64)

@@ -111,22 +111,23 @@ def preactivations_of(x, inputs, batch, bias, p_ih, p_hh, lengths, h, size, a, l
 
 
 @Kernel
-def input_gradient(da, dx, p_ih, batch, rows, inputs, lengths, lanes, edge, block, first, last):
-    """dx_t = W_ihᵀ da_t for steps first..last, a block at a time; zero beyond a length."""
+def products_of(a, k, packed, c, n, batch, lengths, lanes, edge, block, anew, first, last):
+    """c_t += W a_t for steps first..last, a block at a time; `anew`: c_t = W a_t, and zero beyond a length."""
     for start in range(first, last, block):
         stop = min(start + block, last)
-        n, count = start * batch, (stop - start) * batch
-        to = dx[n * inputs : (n + count) * inputs]
-        for j in range(to.size):
-            to[j] = 0
+        row, count = start * batch, (stop - start) * batch
+        if anew:
+            to = c[row * n : (row + count) * n]
+            for j in range(to.size):
+                to[j] = 0
         if all_run(lengths, stop, 0, batch):
-            product(dx, n * inputs, inputs, da, n * rows, rows, p_ih, inputs, rows, lanes, count, edge)
+            product(c, row * n, n, a, row * k, k, packed, n, k, lanes, count, edge)
         else:
             for t in range(start, stop):
                 b_0, b_1 = next_run(lengths, t, 0, batch)
                 while b_0 < batch:
-                    n, count = t * batch + b_0, b_1 - b_0
-                    product(dx, n * inputs, inputs, da, n * rows, rows, p_ih, inputs, rows, lanes, count, edge)
+                    row, count = t * batch + b_0, b_1 - b_0
+                    product(c, row * n, n, a, row * k, k, packed, n, k, lanes, count, edge)
                     b_0, b_1 = next_run(lengths, t, b_1, batch)
 
 
@@ -225,6 +226,11 @@ def packed_transposed(weight: Array) -> Array:
     return packed
 
 
+def packed_rows(weight: Array) -> Array:
+    """W packed for products with W."""
+    return Packing(weight, weight[:, :0], 1, 0, len(weight)).now().p_ih
+
+
 def preactivations(
     x: Array,  # (T, B, I)
     weight_ih: Array,  # (R, I)
@@ -242,12 +248,26 @@ def preactivations(
     lanes, block = UNIT.lanes(x.itemsize), block_steps(batch)
     weights = Packing(weight_ih, weight_hh, 1, 0, rows).now()
     fixed = (
-        flat(x), inputs, batch, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, h.reshape(-1),
+        flat(x), inputs, batch, bias_ih + bias_hh, weights.p_ih, weights.p_hh, lengths, flat(h),
         size, a.reshape(-1), lanes,
     )  # fmt: skip
     kernel = preactivations_of.ready(dtype, *fixed, scratch(dtype), block, 0, 0)
     spans = threads.split(steps, workers(steps * batch * rows * (inputs + size)))
     threads.run(kernel, [(*fixed, scratch(dtype), block, *span) for span in spans])
+
+
+def add_products(
+    a: Array,  # (T, B, K)
+    packed: Array,  # W (N, K), packed for products with it
+    lengths: Lengths,  # (B,)
+    c: Array,  # (T, B, N) added to
+) -> None:
+    """c_t += W a_t for every step of every sequence, all at once."""
+    (steps, batch, n), k = c.shape, a.shape[2]
+    fixed = (flat(a), k, packed, c.reshape(-1), n, batch, lengths, UNIT.lanes(c.itemsize))
+    spans = threads.split(steps, workers(steps * batch * n * k))
+    calls = [(*fixed, scratch(c.dtype), block_steps(batch), False, *span) for span in spans]
+    threads.run(products_of.ready(c.dtype, *fixed, scratch(c.dtype), block_steps(batch), False, 0, 0), calls)
 
 
 def backward(
@@ -261,12 +281,13 @@ def backward(
     dweight_hh: Array,  # (R, P) added to
     dbias_ih: Array,  # (R,) added to
     dbias_hh: Array,  # (R,) added to
+    dx_anew: bool = True,  # False: to dx, too, it is added
 ) -> None:
     """Undo (1) in everything but h_{t-1}, given da_t for every t, zero beyond a sequence's end."""
     (steps, batch, inputs), rows, size, dtype = x.shape, da.shape[2], h.shape[2], da.dtype
     lanes, block = UNIT.lanes(da.itemsize), block_steps(batch)
     sums = (
-        da.reshape(-1), rows, flat(x), inputs, h.reshape(-1), size, batch, steps, block, lengths,
+        flat(da), rows, flat(x), inputs, flat(h), size, batch, steps, block, lengths,
         dweight_ih.reshape(-1), dweight_hh.reshape(-1), dbias_ih, dbias_hh, lanes,
     )  # fmt: skip
     right = packed_size(max(inputs, size), SUM_ROWS, dtype)
@@ -275,13 +296,13 @@ def backward(
         left, totals = room((last - first) * SUM_ROWS, dtype), np.empty(last - first)
         return scratch(dtype), left, room(right, dtype), totals, first, last
 
-    to_x = (da.reshape(-1), dx.reshape(-1), packed_transposed(weight_ih), batch, rows, inputs, lengths, lanes)
+    to_x = (flat(da), rows, packed_transposed(weight_ih), dx.reshape(-1), inputs, batch, lengths, lanes)
 
     def calls(rows_of: tuple[int, int], steps_of: tuple[int, int]) -> tuple[Call, ...]:
-        sums_of, x_of = (*sums, *workspace(*rows_of)), (*to_x, scratch(dtype), block, *steps_of)
+        sums_of, x_of = (*sums, *workspace(*rows_of)), (*to_x, scratch(dtype), block, dx_anew, *steps_of)
         return (
             (weight_gradients.ready(dtype, *sums_of), sums_of),  # undoes (1), in W_ih, W_hh, b_ih, b_hh
-            (input_gradient.ready(dtype, *x_of), x_of),  # undoes (1), in x
+            (products_of.ready(dtype, *x_of), x_of),  # undoes (1), in x
         )
 
     busy = workers(steps * batch * rows * (inputs + size))

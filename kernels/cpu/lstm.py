@@ -96,7 +96,7 @@ def _forward(
     step_work = batch * GATES * hidden * (inputs + size)
     busy = workers(steps * step_work)
     by_units = [] if weight_hr is not None else ranges_of_units(batch, hidden, busy, step_work, lanes, weight_hh.nbytes)
-    p_hr = nothing if weight_hr is None else Packing(weight_hr, weight_hr[:, :0], 1, 0, size).now().p_ih
+    p_hr = nothing if weight_hr is None else affine.packed_rows(weight_hr)
     bias = (bias_ih + bias_hh).reshape(GATES, hidden)
     shared = None if by_units else Packing(weight_ih, weight_hh, GATES, 0, hidden).now()
 

@@ -99,9 +99,10 @@ def _kept(folder: Path) -> set[str]:
 
 
 def _passes(cell: str, dtype: DType) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The three uses of a layer, each to be run on layers that together use every kernel of it, and of a Linear."""
+    """The uses of a layer, each to be run on layers that together use every kernel of it, and of a Linear."""
     import numpy as np
 
+    from scratchrnn.bptt import tangent, tangent_backward
     from scratchrnn.layers import Linear
 
     layers, linear = _layers(cell, dtype), Linear(INPUTS, HIDDEN, dtype=dtype, backend="numba")
@@ -111,6 +112,9 @@ def _passes(cell: str, dtype: DType) -> Iterator[tuple[str, Callable[[], object]
     yield "trace", lambda: [(trace.a, trace.gates if cell == "lstm" else None) for trace in minimal]
     pairs = list(zip(layers, minimal, strict=True))
     yield "backward", lambda: [layer.backward(trace, np.zeros_like(trace.output)) for layer, trace in pairs]
+    full = [(layer, layer.forward(x)) for layer in layers]
+    back = [(layer, trace, layer.backward(trace, np.zeros_like(trace.output))) for layer, trace in full]
+    yield "tangents", lambda: [tangent_backward(*computed, tangent(*computed[:2])) for computed in back]
 
 
 def _layers(cell: str, dtype: DType) -> list[RNN] | list[LSTM]:

@@ -133,7 +133,7 @@ def enter_state(
     Parameters
     ----------
     name : str
-        "state" or "d_state", for messages.
+        "state" or "d_state", or "state_dot" or "d_state_dot" of a tangent, for messages.
     value : array, or (h, c) where `shapes` has two entries, or None
     shapes : tuple
         Expected shape of each array.
@@ -141,7 +141,7 @@ def enter_state(
         What the shapes follow from, for messages.
     partial : bool
         Whether one of the pair may be None.
-    slot : "0" or "n", optional
+    slot : "0" or "n", "0_dot" or "n_dot", optional
         Whether these are initial or final states, for messages. When absent, a state is initial and d_state is final.
     arrays
         Of where they have to be.

@@ -104,7 +104,7 @@ class Recurrent(Plan, Module):
         return tuple((*axes, size) for size in sizes)
 
     def _enter_state(
-        self, name: str, value: Any, batch: int, batched: bool, arrays: Any = host
+        self, name: str, value: Any, batch: int, batched: bool, arrays: Any = host, slot: str | None = None
     ) -> tuple[FloatArray | None, ...]:
         def why() -> str:
             text = f"for num_layers={self.num_layers}, " + ("bidirectional, " if self.bidirectional else "")
@@ -112,9 +112,9 @@ class Recurrent(Plan, Module):
             return text + (f", proj={self.proj_size}" if self.proj_size else "")
 
         shapes = self._state_shapes(batch, batched)
-        partial = name == "d_state"
+        partial = name != "state"
         entered = edge.enter_state(
-            name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial, arrays=arrays
+            name, value, shapes=shapes, dtype=self.dtype, why=why, partial=partial, slot=slot, arrays=arrays
         )
         return entered if batched else tuple(None if a is None else arrays.batch_inside(a) for a in entered)
 

@@ -31,8 +31,8 @@ class Kept(Protocol):
     """What the way back needs of a trace."""
 
     @property
-    def layers(self) -> Mapping[Key, LayerTrace]:
-        """Per layer and direction."""
+    def layers(self) -> Mapping[Key, Any]:
+        """Per layer and direction, as `run` takes it: a LayerTrace for `direction.backward`."""
 
     @property
     def parameters(self) -> Parameters:

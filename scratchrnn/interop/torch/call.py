@@ -1,10 +1,9 @@
-"""One call of a module between arrays in and arrays out, and as one node of torch's graph.
+"""One call of a module, between arrays in and arrays out.
 
-forward:    x, h_0, c_0, weights  ──walk──►  output, h_n, c_n;   h, c, gates of every step are saved
+forward:    x, h_0, c_0, weights  ──walk──►  output, h_n, c_n;   h, c, gates of every step are kept
 backward:   d_output, d_h_n, d_c_n  ──walk, in reverse──►  dx, dh_0, dc_0, dW
 
-Arrays and tensors are two views of one memory. What backward needs are saved tensors of the node, so that torch frees
-them with the graph, sees when one was changed in between, and lets its hooks (checkpointing, offloading) have them.
+Arrays and tensors are two views of one memory. `node.py` has the call as a node of torch's graph.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -64,6 +63,16 @@ class Call:
     own_trace: bool  # whether the caller gets the trace, which then shares nothing with any tensor
     kernels: Kernels
     samples: Samples | None  # takes the gradients of each sample, where they are wanted
+
+    @property
+    def num_states(self) -> int:
+        """Two of an LSTM, one of an RNN."""
+        return 2 if self.cell.has_c else 1
+
+    @property
+    def num_kept(self) -> int:
+        """Arrays that `take_apart` gives: three of each direction, two of each boundary between layers."""
+        return 3 * self.num_layers * (2 if self.bidirectional else 1) + 2 * (self.num_layers - 1)
 
     def plan(self, weights: Sequence[FloatArray]) -> Plan:
         """The stack over these weights."""
@@ -128,7 +137,7 @@ class Call:
         above = parts[len(parts) // self.num_layers :: len(parts) // self.num_layers]  # one of each layer but the first
         return [a for t in parts for a in (t.h, t._c, t._gates)] + [t.input for t in above] + list(ran.masks)
 
-    def put_together(self, x: FloatArray, plan: Plan, arrays: Arrays) -> Kept:
+    def put_together(self, x: FloatArray, plan: Plan, arrays: Sequence[FloatArray | None]) -> Kept:
         """Undo `take_apart`."""
         xs = edge.readable(self.layout.enter(x))
         lengths = self.layout.lengths(xs.shape)
@@ -144,7 +153,7 @@ class Call:
         return Kept(layers, plan.parameters, arrays[len(arrays) - self.num_layers + 1 :])
 
     @np.errstate(all="ignore")
-    def backward(self, plan: Plan, kept: Kept, d_output: Any, d_h_n: Any, d_c_n: Any) -> walk.Returned:
+    def backward(self, plan: Plan, kept: Kept, d_output: Any, d_h_n: Any, d_c_n: Any = None) -> walk.Returned:
         """The gradient of everything, from cotangents in the caller's layout, None for zero."""
         above = None if d_output is None else self.layout.enter(d_output)
         d_h, d_c = self._enter_state(d_h_n), self._enter_state(d_c_n)
@@ -164,57 +173,26 @@ class Call:
         d_state = self._leave_state(back.d_h_0, back.d_c_0)
         return Gradients(self.layout.show(back.dx), d_state, back.parameters, back.layers, per_sample=back.per_sample)
 
+    def parts(self, saved: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Initial states, weights, and what `take_apart` gave, from all of them in a row."""
+        end = self.num_states + len(self.names)
+        return saved[: self.num_states], saved[self.num_states : end], saved[end:]
 
-@cache
-def node() -> Any:
-    """The autograd function, made when torch is there."""
-    torch = require_torch()
-    from_numpy = torch.from_numpy
-
-    class Once(torch.autograd.Function):  # type: ignore[name-defined, misc]  # torch is a variable here
-        """A gradient that depends on more than torch knows of: it can be used, and not differentiated."""
-
-        @staticmethod
-        def forward(_: Any, gradient: Any) -> Any:
-            return gradient.view_as(gradient)
-
-        @staticmethod
-        def backward(_: Any, __: Any) -> Any:
-            raise RuntimeError("the backward pass of scratchrnn's LSTM and RNN cannot be differentiated in its turn")
-
-    class Recurrence(torch.autograd.Function):  # type: ignore[name-defined, misc]
-        """(call, traces, x, h_0[, c_0], *weights) to (output, h_n[, c_n]); h_0 and c_0 may be None."""
-
-        @staticmethod
-        def forward(ctx: Any, call: Call, traces: list[Trace], x: Any, *states_and_weights: Any) -> Any:
-            count = len(call.names)
-            states, weights = states_and_weights[:-count], states_and_weights[-count:]
-            result, ran, trace = call.forward(array_of(x), *([array_of(t) for t in ts] for ts in (states, weights)))
-            traces.extend([] if trace is None else [trace])
-            ctx.call, ctx.trace = call, trace
-            ctx.set_materialize_grads(False)
-            saved = (None if a is None else from_numpy(a) for a in call.take_apart(ran))
-            ctx.save_for_backward(x, *weights, *saved)
-            return tuple(from_numpy(a) for a in result)
-
-        @staticmethod
-        def backward(ctx: Any, d_output: Any, d_h_n: Any, d_c_n: Any = None) -> Any:
-            call: Call = ctx.call
-            x, *saved = map(array_of, ctx.saved_tensors)
-            count = len(call.names)
-            plan = call.plan(saved[:count])
-            kept = call.put_together(x, plan, saved[count:])
-            back = call.backward(plan, kept, array_of(d_output), array_of(d_h_n), array_of(d_c_n))
-            found = call.leave_gradients(back)
-            if call.samples is not None and back.per_sample is not None:
-                call.samples.take(back.per_sample, copy=ctx.trace is not None)
-            if ctx.trace is not None:
-                object.__setattr__(ctx.trace, "gradients", call.record(back))
-                found = [a.copy() for a in found]  # torch may add to these in place
-            wanted = ctx.needs_input_grad[2:]
-            grads = [from_numpy(a) if need else None for a, need in zip(found, wanted, strict=True)]
-            if torch.is_grad_enabled():  # create_graph=True
-                grads = [None if g is None else Once.apply(g.requires_grad_()) for g in grads]
-            return None, None, *grads
-
-    return Recurrence
+    def undo(
+        self,
+        trace: Trace | None,
+        x: FloatArray,
+        weights: Sequence[FloatArray],
+        kept: Sequence[Any],
+        cotangents: Sequence[Any],
+    ) -> tuple[list[FloatArray], walk.Returned]:
+        """Backward as a node does it: the gradients that it gives away, and everything; the trace gets its own."""
+        plan = self.plan(weights)
+        back = self.backward(plan, self.put_together(x, plan, kept), *cotangents)
+        found = self.leave_gradients(back)
+        if self.samples is not None and back.per_sample is not None:
+            self.samples.take(back.per_sample, copy=trace is not None)
+        if trace is not None:
+            object.__setattr__(trace, "gradients", self.record(back))
+            found = [a.copy() for a in found]  # torch may add to these in place
+        return found, back

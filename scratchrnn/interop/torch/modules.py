@@ -10,10 +10,12 @@ from typing import Any
 
 from scratchrnn import backends
 from scratchrnn._validate import describe
-from scratchrnn.interop.torch.call import Call, array_of, node
+from scratchrnn.interop.torch.call import Call, array_of
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.layout import Layout, Packed, Padded
+from scratchrnn.interop.torch.node import node
 from scratchrnn.interop.torch.samples import Samples
+from scratchrnn.interop.torch.second import forward_mode
 from scratchrnn.layers.direction import Cell
 from scratchrnn.trace import Trace
 
@@ -85,7 +87,8 @@ def compute(
     """Run a call: the tensors (output, h_n, and c_n of an LSTM), and the trace if it is asked for."""
     states = states or (None,) * (2 if call.cell.has_c else 1)
     given = (x, *states, *weights)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    if wanted or forward_mode(torch):
         traces: list[Trace] = []
         return list(node().apply(call, traces, *given)), traces[0] if traces else None
     arrays = (array_of(x), [array_of(s) for s in states], [array_of(w) for w in weights])
