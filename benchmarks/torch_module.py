@@ -1,11 +1,12 @@
 """A training step in torch, with nn.LSTM and with the module of scratchrnn in its place: seconds and their ratio.
 
-    python benchmarks/torch_module.py                            # 1 thread and all, three shapes, layer and model
+    python benchmarks/torch_module.py                            # 1 thread and all, three shapes, all modes
     python benchmarks/torch_module.py --threads 1 --out torch_module
 
 layer: one call of the module and backward through it, gradients of the input and all weights. model: a step of a
 language model of 128 characters: nn.Embedding, the module, nn.Linear, cross-entropy, backward, gradient norm clipped at
-1, Adam. The model is torch's in both; `interop.torch.swap` exchanges the module.
+1, Adam. hessian: the Hessian of the mean square of the module's output, in its weights, times a vector, by
+differentiating twice. The model is torch's in all; `interop.torch.swap` exchanges the module.
 
 One process for each engine and number of threads, rounds in turns, A B A B, as in run.py. Before anything is timed both
 engines take five steps from the same weights on the same numbers, and must agree. Ratio: torch's median over ours.
@@ -33,7 +34,7 @@ from engines import REGISTRY
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 ENGINES = {"scratchrnn": "scratchrnn-numba", "torch": "torch"}  # in engines.REGISTRY, whose environment they get
-MODES = ("layer", "model")
+MODES = ("layer", "model", "hessian")
 CHARACTERS, RATE, MAX_NORM = 128, 1e-3, 1.0
 CHECKED, AGREE = 5, 1e-3  # steps, and how far apart float32 may carry them
 ROUNDS, MOST_ROUNDS = 9, 18
@@ -93,6 +94,17 @@ def build(engine: str, problem: Problem, mode: str) -> tuple[Callable[[], Any], 
             return [float(t.detach().norm()) for t in (output, *(leaf.grad for leaf in leaves))]
 
         return layer, norms
+    if mode == "hessian":
+        x = torch.randn(problem.T, problem.B, problem.D)
+        weights = list(model["rnn"].parameters())
+        vector = [torch.randn_like(w) for w in weights]
+
+        def product() -> Any:
+            output, _ = model["rnn"](x)
+            first = torch.autograd.grad(output.square().mean(), weights, create_graph=True)
+            return torch.autograd.grad(first, weights, vector)
+
+        return product, lambda: [float(t.norm()) for t in product()]
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     words, targets = torch.randint(CHARACTERS, (2, problem.T, problem.B))
 

@@ -128,7 +128,7 @@ def test_torch_module_end_to_end(tmp_path: Path) -> None:
     shown = output_of("torch_module", *limits, "--out", str(tmp_path / "rows"))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["mode"], row["engine"]) for row in rows] == [
-        (mode, engine) for mode in ("layer", "model") for engine in ("scratchrnn", "torch")
+        (mode, engine) for mode in ("layer", "model", "hessian") for engine in ("scratchrnn", "torch")
     ]
     ours, theirs = rows[:2]
     assert ours["ratio"] == theirs["ratio"] == theirs["p50"] / ours["p50"]
