@@ -43,7 +43,7 @@ class Own:
         if self.has("bias_ih for bias_hh"):
             b = bi + bi
         if self.has("forget bias"):
-            b = b + np.repeat(np.array([0, 1, 0, 0], x.dtype), size)
+            b = b + np.repeat(np.array([gate == "f" for gate in self.order], x.dtype), size)
         if self.has("transposed W_hh"):
             wh = np.concatenate([w.T for w in np.split(wh, 4)])
         if self.has("transposed W_ih"):
@@ -128,11 +128,22 @@ class Own:
             dh = dh + d_t
             tanh_c = np.tanh(s["c"])
             slope = 1 - s["c"] ** 2 if self.has("backward: 1 - c²") else 1 - tanh_c**2
+            if self.has("backward: tanh' of tanh(c)"):
+                slope = 1 - np.tanh(tanh_c) ** 2
             dc = dc + dh * s["o"] * slope
-            d = {"i": dc * s["g"], "f": dc * s["c_in"], "g": dc * s["i"], "o": dh * tanh_c}
+            c_in = s["c" if self.has("backward: f with c_t") else "c_in"]
+            d = {"i": dc * s["g"], "f": dc * c_in, "g": dc * s["i"], "o": dh * tanh_c}
             a = {n: d[n] * s[n] * (1 - s[n]) for n in "ifo"} | {"g": d["g"] * (1 - s["g"] ** 2)}
             if self.has("backward: g' missing"):
                 a["g"] = d["g"]
+            if self.has("backward: f' of y"):  # one derivative function for values, given to another for arguments
+                a |= {n: d[n] * sigmoid(s[n]) * (1 - sigmoid(s[n])) for n in "ifo"}
+            if self.has("backward: g' of y"):
+                a["g"] = d["g"] * (1 - np.tanh(s["g"]) ** 2)
+            if self.has("backward: slopes of a"):
+                logit = {n: np.log(s[n] / (1 - s[n])) for n in "ifo"}
+                a = {n: d[n] * logit[n] * (1 - logit[n]) for n in "ifo"}
+                a["g"] = d["g"] * (1 - np.arctanh(s["g"]) ** 2)
             da = np.concatenate([a[n] for n in self.order], axis=1)
             dx[t] = da @ wi
             add = {"dweight_ih": da.T @ s["x"], "dweight_hh": da.T @ s["h_in"], "dbias_ih": da.sum(0)}

@@ -55,6 +55,11 @@ BACKWARD = {
     "backward: windows": ("truncated to windows of 3 steps", GRADIENTS),
     "backward: no BPTT": ("no backpropagation through time", GRADIENTS),
     "backward: 1 - c²": ("derivative of tanh(c)", GRADIENTS),
+    "backward: tanh' of tanh(c)": ("derivative of tanh(c)", GRADIENTS),
+    "backward: f with c_t": ("c_t for c_{t-1} in backward", GRADIENTS),
+    "backward: f' of y": ("derivative at the activation on gates i, f, o", GRADIENTS),
+    "backward: g' of y": ("derivative at the activation on gate g", GRADIENTS),
+    "backward: slopes of a": ("derivative at the pre-activation", GRADIENTS),
     "backward: g' missing": ("derivative missing on gate g", GRADIENTS),
     "backward: W_hh from h_t": ("one-step shift", ("dweight_hh",)),
     "backward: overwritten": ("gradient of the first step only", PARAMETERS),
@@ -283,6 +288,8 @@ def test_every_hypothesis_changes_something_and_no_two_agree(cell: str) -> None:
     ("bugs", "expected"),
     [
         (("no bias_hh", "forget bias"), {"missing bias_hh", "forget bias + 1"}),
+        (("no bias_ih", "forget bias"), {"missing bias_ih", "forget bias + 1"}),
+        (("bias_ih twice", "forget bias"), {"bias_ih added twice", "forget bias + 1"}),
         (("no tanh", "transposed W_hh"), {"tanh missing on the cell's output", "transposed weight_hh"}),
         (("shifted output", "no bias_hh"), {"one-step shift", "missing bias_hh"}),
         (("TF32", "forget bias"), {"precision of 10 bits", "forget bias + 1"}),
@@ -296,6 +303,13 @@ def test_two_mistakes_are_both_named(bugs: tuple[str, ...], expected: set[str]) 
     own = Own(*bugs)
     backward = own.backward if any(bug.startswith("backward") for bug in bugs) else None
     assert set(named(reference(own.forward, backward, dtypes=["float64"]))) == expected
+
+
+def test_a_forget_bias_is_seen_in_every_gate_order() -> None:
+    for order in ("iofg", "ifog", "fiog"):
+        own = Own("forget bias", order=order)
+        report = reference(own.forward, own.backward, dtypes=["float64"])
+        assert set(named(report)) == {f"gate order {', '.join(order)}", "forget bias + 1"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_nan_and_writing_to_arguments() -> None:
         ),
         (lambda *a: "no", "returned output as str 'no'; expected an array of floats"),
         (lambda x: x, "fn_forward raised TypeError"),
+        (lambda *a: sys.exit(0), "fn_forward raised SystemExit: 0, at test_check_reference_calls.py:"),
         (lambda *a: 1 / 0, "fn_forward raised ZeroDivisionError: division by zero, at test_check_reference_calls.py:"),
     ],
 )
@@ -87,6 +89,8 @@ def test_what_cannot_be_read_is_an_error_with_the_shapes(forward: Any, message: 
     assert "x (7, 3, 5), h_0 (3, 4), c_0 (3, 4)" in report.errors[0]
     assert len(report.errors) <= 4  # a message that has a shape in it comes once per shape
     assert report.errors[0].endswith("calls in all")
+    assert "First to fail" not in str(report)  # there is nothing to measure
+    assert "Errors are relative" not in str(report)
     with pytest.raises(AssertionError) as raised:
         report.raise_if_wrong()
     assert (raised.value.__cause__ is None) == ("raised" not in message)
@@ -96,6 +100,56 @@ def test_a_wrong_shape_is_told() -> None:
     report = reference(lambda *a: Own().forward(*a)["output"][:, :2])
     assert "expected shape (7, 3, 4), dtype float64; got shape (7, 2, 4)" in str(report.reports[0].failures[0])
     assert not report.ok
+    assert named(report) == ["wrong shape"]
+    assert "output: (7, 2, 4), expected (7, 3, 4)" in str(report)
+    assert not any("output" in absent for absent in report.not_checked)  # it was returned
+
+
+def test_results_in_another_order_are_told_by_their_shapes() -> None:
+    own = Own()
+    forward = lambda *a: [own.forward(*a)[q] for q in ("h_n", "c_n", "output")]  # noqa: E731
+    report = reference(forward, lambda *a: tuple(own.backward(*a).values())[::-1])
+    assert [(m.side, m.quantities) for m in report.mistakes if m.name == "wrong shape"] == [
+        ("forward", ("output", "c_n")),
+        ("backward", ("dx", "dh_0", "dc_0", "dweight_hh", "dbias_ih", "dbias_hh")),
+    ]
+    assert "axes in another order" not in named(report)  # which would fit the problem of one step
+    assert "read as output, h_n, c_n;" in report.mistakes[0].wrong
+    assert "output: (3, 4), expected (7, 3, 4); c_n: (7, 3, 4), expected (3, 4)." in report.mistakes[0].wrong
+    # with one step both would have fitted: they are not judged by it
+    judged = {q for m in report.mistakes if m.name != "wrong shape" for q in m.quantities}
+    assert not {"output", "c_n"} & (judged | {*report.unexplained})
+    assert "dx: (16,), expected (7, 3, 5);" in str(report.mistakes[-1])
+    assert max(map(len, str(report).splitlines())) <= 80
+
+
+def test_lists_are_arrays() -> None:
+    names = ("output", "h_n", "c_n")
+    nested = lambda *a: tuple(Own().forward(*a)[q].tolist() for q in names)  # noqa: E731
+    steps = lambda *a: [list(Own().forward(*a)["output"]), *(Own().forward(*a)[q] for q in names[1:])]  # noqa: E731
+    pair = lambda *a: (nested(*a)[0], nested(*a)[1:])  # noqa: E731
+    two = lambda *a: nested(*a)[:2]  # noqa: E731
+    for forward, rows in ((nested, 3), (steps, 3), (pair, 3), (two, 2)):
+        report = reference(forward, dtypes=["float64"])
+        assert report.ok, report
+        assert len(report.reports[0].rows) == rows
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_another_dtype_is_told(dtype: str) -> None:
+    report = reference(lambda *a: Own().forward(*a)["output"].astype(dtype), dtypes=["float32"])
+    assert not report.ok
+    assert named(report)[0] == f"{dtype} returned for float32"
+    assert "made inside without a dtype" in str(report)
+
+
+def test_the_errors_by_step_are_those_of_the_problem_that_is_named() -> None:
+    def forward(x: Any, *rest: Any) -> Any:
+        return {"output": Own().forward(x, *rest)["output"][:3, :2]}
+
+    report = reference(forward, Own().backward)
+    assert "First to fail: initial state zero, T=7 B=3 I=5 H=4, float64" in report.table
+    assert len(report.by_step["dx"]) == 7
 
 
 def test_backward_of_the_wrong_form() -> None:

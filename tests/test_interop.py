@@ -156,6 +156,8 @@ F = np.float32
         (state(weight_hh_l0=np.zeros((12, 4), F)), ValueError, "those of a GRU, which is not supported"),
         (state(bias_ih_l1=np.zeros(16)), TypeError, "bias_ih_l1: expected dtype float32; got float64"),
         (state(weight_ih_l0=np.zeros((16, 5), np.float16)), TypeError, "weight_ih_l0: expected .*; got float16"),
+        (state(weight_ih_l0=[[0.0] * 5] * 16), TypeError, "weight_ih_l0: expected an array; got list"),
+        (state(weight_hh_l0="no"), TypeError, "weight_hh_l0: expected an array; got str 'no'"),
         ({}, ValueError, "no tensor without a prefix has a name such as weight_ih_l0; nor under any prefix"),
         (
             {"a.weight_ih_l0": 0, "b.c.weight_ih_l0": 0},
@@ -197,3 +199,17 @@ def test_safetensors_files_of_both_origins(tmp_path: Path) -> None:
     assert repr(layer) == repr(from_module(m))
     with pytest.raises(ValueError, match=r"torch.safetensors: prefix: .* 'rnn.': say which"):
         layer_from_safetensors(tmp_path / "torch.safetensors")
+
+
+def test_other_tensors_of_a_file_may_be_of_dtypes_that_numpy_has_not(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    m, path = torch.nn.LSTM(5, 4), tmp_path / "mixed.safetensors"
+    rnn = {f"rnn.{k}": v for k, v in m.state_dict().items()}
+    save_file({**rnn, "embedding": torch.zeros(3, 2, dtype=torch.bfloat16)}, path)
+    assert repr(layer_from_safetensors(path, prefix="rnn")) == repr(from_module(m))
+    with pytest.raises(ValueError, match=r"mixed.safetensors: prefix: .* 'rnn.': say which"):
+        layer_from_safetensors(path)
+    save_file({name: value.bfloat16() for name, value in rnn.items()}, path)
+    with pytest.raises(ValueError, match=r"mixed.safetensors: rnn.\w+: expected dtype float32 or float64; .*bfloat16"):
+        layer_from_safetensors(path, prefix="rnn.")

@@ -121,6 +121,7 @@ K, R, BIAS = np.zeros((I, 4 * H)), np.zeros((H, 4 * H)), np.zeros(4 * H)
             r"weights\[0\] \(recurrent_kernel\): expected shape \(H, 4·H\) .*; got \(16, 4\)",
         ),
         ([[K, np.zeros((4, 12))]], ValueError, "those of a GRU, which is not supported"),
+        ([[BIAS, R, BIAS]], ValueError, r"weights\[0\] \(kernel\): expected shape \(I, 16\) for H=4; got \(16,\)"),
         ([[K.T, R, BIAS]], ValueError, r"weights\[0\] \(kernel\): expected shape \(16, 16\) for H=4; got \(16, 3\)"),
         ([[K, R, BIAS[:8]]], ValueError, r"weights\[0\] \(bias\): expected shape \(16,\) for H=4; got \(8,\)"),
         ([[K, R, BIAS, R, R, BIAS]], ValueError, r"weights\[0\] \(backward kernel\): expected shape \(3, 16\)"),

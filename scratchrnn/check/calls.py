@@ -25,10 +25,11 @@ class Answer:
     values: Values = field(default_factory=dict)  # in float64, of the right shape
     misfits: dict[str, str] = field(default_factory=dict)  # by result: what is wrong with its form
     turned: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # whose axes had to be put in order: both shapes
-    narrow: tuple[str, ...] = ()  # came in float32 though the arguments were float64
+    misshapen: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # whose shape no such order gives: both shapes
+    dtypes: dict[str, str] = field(default_factory=dict)  # where it is not that of the arguments
     changed: tuple[str, ...] = ()  # arguments written to
     error: str = ""  # nothing could be compared, and why
-    exception: Exception | None = None
+    exception: BaseException | None = None
 
 
 class _MisreadError(Exception):
@@ -52,10 +53,10 @@ class Caller:
         call = f"{CALL}{p.x.dtype} {shapes}"
         try:
             returned = self.fn(*copies.values())
-        except Exception as error:  # noqa: BLE001 theirs, whatever it is
+        except (Exception, SystemExit) as error:  # noqa: BLE001 theirs, whatever it is
             text = f"{self.name} raised {type(error).__name__}: {' '.join(str(error).split())}{_place(error)}{call}"
             return Answer(error=text, exception=error)
-        changed = tuple(n for n, array in given.items() if not np.array_equal(array, copies[n], equal_nan=True))
+        changed = tuple(n for n, array in given.items() if not np.array_equal(array, copies[n]))
         try:
             named = self._named(returned, p)
             if not named:
@@ -69,8 +70,8 @@ class Caller:
         if isinstance(returned, Mapping):
             return self._from_mapping(returned, known, p)
         if self.name == "fn_forward":
-            parts = _flat(returned) if isinstance(returned, (tuple, list)) else [returned]
             slots = quantities(self.cell, ("output", "h_n", "c_n"))
+            parts = _parts(returned, len(slots)) if isinstance(returned, (tuple, list)) else [returned]
             if len(parts) > len(slots):
                 raise _MisreadError(f"returned {len(parts)} values; expected {', '.join(slots)}, or a dict")
             return {name: part for name, part in zip(slots, parts, strict=False) if part is not None}
@@ -98,20 +99,22 @@ class Caller:
         values: Values = {}
         misfits: dict[str, str] = {}
         turned: dict[str, tuple[Any, Any]] = {}
-        narrow = []
+        misshapen: dict[str, tuple[Any, Any]] = {}
+        dtypes: dict[str, str] = {}
         for q, value in named.items():
             array, want = _array(q, value), truth[q].shape
             if array.shape != want or array.dtype != p.x.dtype:
                 misfits[q] = f"expected shape {want}, dtype {p.x.dtype}; got shape {array.shape}, dtype {array.dtype}"
-            if array.dtype != p.x.dtype and array.dtype == np.float32:
-                narrow.append(q)
+            if array.dtype != p.x.dtype:
+                dtypes[q] = array.dtype.name
             if array.shape != want:
                 fitting = _in_order(array, truth[q])
                 if fitting is None:
+                    misshapen[q] = array.shape, want
                     continue
                 turned[q], array = (array.shape, want), fitting
             values[q] = array.astype(np.float64)
-        return Answer(values, misfits, turned, tuple(narrow), changed)
+        return Answer(values, misfits, turned, misshapen, dtypes, changed)
 
 
 def _array(q: str, value: Any) -> FloatArray:
@@ -126,9 +129,11 @@ def _array(q: str, value: Any) -> FloatArray:
     return array
 
 
-def _flat(parts: Any) -> list[Any]:
-    """(output, (h_n, c_n)) as (output, h_n, c_n)."""
-    return [v for part in parts for v in (part if isinstance(part, (tuple, list)) else [part])]
+def _parts(returned: Any, slots: int) -> list[Any]:
+    """(output, (h_n, c_n)) as (output, h_n, c_n); a list in another place is an array of lists, or of steps."""
+    if len(returned) == 2 and isinstance(returned[1], (tuple, list)) and len(returned[1]) == slots - 1:
+        return [returned[0], *returned[1]]
+    return list(returned)
 
 
 def _in_order(array: FloatArray, want: FloatArray) -> FloatArray | None:
@@ -145,7 +150,7 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else describe(value)
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Where the user's file raised: the last line in the file of the function that was called."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     own = [frame for frame in frames if frame.filename == frames[0].filename] if frames else []

@@ -22,7 +22,8 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray
 from scratchrnn.check import planted
-from scratchrnn.check.mistakes import Mistake, mistakes
+from scratchrnn.check.mistakes import mistakes
+from scratchrnn.check.planted import Mistake
 from scratchrnn.check.problem import PROBE, Problem, Run, Values, amplification
 from scratchrnn.check.slips import Slip, scales, slips
 from scratchrnn.testing import TOLERANCE, difference

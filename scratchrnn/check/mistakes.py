@@ -1,13 +1,13 @@
 """Mistakes in how a sequence runs: a table of hypotheses, each a small function that plants it in `planted.run`.
 
 They change every number, forward and backward or backward alone, and can be planted one on top of another. Mistakes in
-one result, which leave the others alone, are in `slips.py`.
+one result, which leave the others alone, are in `slips.py`, wrong derivatives in `slopes.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -15,22 +15,13 @@ import numpy as np
 
 from scratchrnn._typing import FloatArray
 from scratchrnn.check import planted
-from scratchrnn.check.planted import around, at_steps, before, cut_at, with_gates, with_parts
+from scratchrnn.check.planted import Mistake, around, at_steps, before, cut_at, with_gates, with_parts
 from scratchrnn.check.problem import GATES, Problem, Run, Values
+from scratchrnn.check.slopes import slopes
 
 ROWS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # whose first axis is that of the gates
 KNOWN_ORDERS = {"iofg": "ONNX, there written i, o, f, c", "igfo": "TensorFlow 1, there written i, j, f, o"}
 STARTS = {"h_0": "dh_0", "c_0": "dc_0"}
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A hypothesis: a name, what is wrong and what to do, and how to plant it."""
-
-    name: str
-    wrong: str  # with what to do
-    plant: Callable[[Run], Run]
-    forward: bool = True  # whether it changes the outputs; otherwise gradients alone
 
 
 def mistakes(cell: str) -> tuple[Mistake, ...]:
@@ -47,7 +38,7 @@ def mistakes(cell: str) -> tuple[Mistake, ...]:
         *_states(lstm),
         *_time(),
     ]
-    return (*table, *_cotangents(lstm), *_truncated(lstm), *_slopes(cell))
+    return (*table, *_cotangents(lstm), *_truncated(lstm), *slopes(cell))
 
 
 # Forward
@@ -102,17 +93,12 @@ def _biases(lstm: bool) -> Iterator[Mistake]:
             2.0,
             left,
         )
-    if lstm:
-
-        def forget(p: Problem) -> Problem:
-            hidden = p.h_0.shape[1]
-            return replace(p, bias_ih=p.bias_ih + np.repeat([0, 1, 0, 0], hidden).astype(p.x.dtype))
-
+    if lstm:  # by the gate's function, so that it stays with gate f whatever becomes of rows and biases
         yield Mistake(
             "forget bias + 1",
             "1 is added to the forget gate's bias inside the cell, as in TensorFlow 1. Put it in the bias at "
             "initialisation, or leave it away.",
-            before(forget),
+            with_gates({1: planted.SIGMOID_PLUS_1}),
         )
 
 
@@ -343,41 +329,6 @@ def _carried_back(k: int) -> Callable[[Run], Run]:
         return mistaken
 
     return plant
-
-
-def _slopes(cell: str) -> Iterator[Mistake]:
-    yield Mistake(
-        "transposed weight_hh in backward",
-        "dh_{t-1} is da @ weight_hh.T, gate by gate. It is da @ weight_hh.",
-        with_parts(transposed_back=True),
-        forward=False,
-    )
-    right = planted.PARTS[cell].gates
-    for k, phi in enumerate(right):
-        gate = GATES[k] if cell == "lstm" else "a"
-        bare = replace(phi, slope=planted.IDENTITY.slope)
-        yield Mistake(
-            f"derivative missing on gate {gate}" if cell == "lstm" else "derivative missing",
-            f"The gradient passes the nonlinearity of {gate} unchanged. Multiply by its derivative.",
-            with_gates({k: bare}),
-            forward=False,
-        )
-        if phi is not planted.RELU:
-            other, name = (planted.TANH, "1 - y²") if phi is planted.SIGMOID else (planted.SIGMOID, "y (1 - y)")
-            yield Mistake(
-                f"derivative {name} on gate {gate}" if cell == "lstm" else f"derivative {name}",
-                f"The derivative at {gate} is taken as {name}. A sigmoid's is y (1 - y), a tanh's 1 - y².",
-                with_gates({k: replace(phi, slope=other.slope)}),
-                forward=False,
-            )
-    if cell == "lstm":
-        for name, slope in {"is missing": planted.IDENTITY.slope, "is 1 - c²": lambda a, y: 1 - a**2}.items():
-            yield Mistake(
-                "derivative of tanh(c)",
-                f"On the way from h to c the derivative of tanh {name}. It is 1 - tanh(c)².",
-                with_parts(squash=replace(planted.TANH, slope=slope)),
-                forward=False,
-            )
 
 
 def first_sample(p: Problem) -> Problem:

@@ -42,6 +42,7 @@ def _hard(slope: float) -> Function:
 
 
 SIGMOID = Function(lambda a: 0.5 * (1 + np.tanh(0.5 * a)), lambda a, y: y * (1 - y))
+SIGMOID_PLUS_1 = Function(lambda a: SIGMOID.value(a + 1), SIGMOID.slope)
 TANH = Function(np.tanh, lambda a, y: 1 - y**2)
 RELU = Function(lambda a: np.maximum(a, 0), lambda a, y: (y > 0).astype(a.dtype))
 IDENTITY = Function(lambda a: a, lambda a, y: np.ones_like(a))
@@ -57,6 +58,7 @@ class Parts:
     cut_h: frozenset[int] = frozenset()  # steps t that send no gradient to h_{t-1}
     cut_c: frozenset[int] = frozenset()  # steps t that send no gradient to c_{t-1}
     carries: bool = True  # whether a step reads the state of the step before; otherwise always h_0 and c_0
+    late_c: bool = False  # whether the gradient of f pairs with c_t in place of c_{t-1}
     transposed_back: bool = False  # whether da goes back through W_hh transposed, gate by gate
 
 
@@ -102,7 +104,8 @@ def run(p: Problem) -> Values:
             y_c = parts.squash.value(c[t + 1])
             dc = dc + dh * o * parts.squash.slope(c[t + 1], y_c)  # undoes (4), in c
             c_prev = c[t] if parts.carries else c[0]
-            dy = [dc * g, dc * c_prev, dc * i, dh * y_c]  # undoes (3) and (4), in i, f, g, o
+            read = c[t + 1] if parts.late_c else c_prev
+            dy = [dc * g, dc * read, dc * i, dh * y_c]  # undoes (3) and (4), in i, f, g, o
             dc_prev = dc * f  # undoes (3), in c_prev
         else:
             dy, dc_prev = [dh], dc
@@ -115,11 +118,11 @@ def run(p: Problem) -> Values:
             dh, dc = np.zeros_like(dh), np.zeros_like(dc)
     dh_0, dc_0 = dh_0 + dh, dc_0 + dc
 
-    d, read = np.stack(da), np.stack(h[:-1] if parts.carries else [h[0]] * steps)
+    d, h_read = np.stack(da), np.stack(h[:-1] if parts.carries else [h[0]] * steps)
     dbias = d.sum(axis=(0, 1))
     values = {
         "output": np.stack(h[1:]), "h_n": h[-1], "dx": d @ p.weight_ih, "dh_0": dh_0,
-        "dweight_ih": np.einsum("tbg,tbi->gi", d, p.x), "dweight_hh": np.einsum("tbg,tbh->gh", d, read),
+        "dweight_ih": np.einsum("tbg,tbi->gi", d, p.x), "dweight_hh": np.einsum("tbg,tbh->gh", d, h_read),
         "dbias_ih": dbias, "dbias_hh": dbias, "da": d,
     }  # fmt: skip
     if lstm:
@@ -129,6 +132,16 @@ def run(p: Problem) -> Values:
 
 
 # How a mistake is planted
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A hypothesis: a name, what is wrong and what to do, and how to plant it."""
+
+    name: str
+    wrong: str  # with what to do
+    plant: Callable[[Run], Run]
+    forward: bool = True  # whether it changes the outputs; otherwise gradients alone
 
 
 def around(change: Callable[[Problem], Problem], after: Callable[[Problem, Values], Values]) -> Callable[[Run], Run]:

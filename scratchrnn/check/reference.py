@@ -3,40 +3,36 @@
     B batch   T time   I input   H hidden   G gates: 4 for the LSTM, 1 for the RNN
 
 Truth is `scratchrnn.kernels.numpy` in float64, which the tests hold against torch and finite differences. The problems
-are those of `problem.draw`; what is allowed is `problem.bounds`; the hypotheses are `mistakes.py` and `slips.py`.
+are those of `problem.draw`; what is allowed is `problem.bounds`; the hypotheses are those of `mistakes.py`, `slopes.py`
+and `slips.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from scratchrnn import testing
 from scratchrnn._validate import check_dtype, check_int
-from scratchrnn.check.calls import CALL, Answer, Caller
-from scratchrnn.check.diagnose import Diagnosis, Finding, Side, diagnose
+from scratchrnn.check.calls import CALL, Caller
+from scratchrnn.check.compared import Asked, Compared, Standard
+from scratchrnn.check.diagnose import Diagnosis, Finding, diagnose
 from scratchrnn.check.problem import (
     BACKWARD,
     CELLS,
     FORWARD,
-    HIDDEN,
     Problem,
-    Values,
-    bounds,
-    definition,
     draw,
     quantities,
 )
-from scratchrnn.check.report import CheckReport, Row
+from scratchrnn.check.report import CheckReport
 from scratchrnn.check.verdict import ReferenceReport
-from scratchrnn.check.where import Geometry
 
 DTYPES = ("float64", "float32")
-STATES = {"output", "c", "i", "f", "g", "o", "dx"}  # (T, B, ·)
 
 
 def reference(
@@ -103,12 +99,12 @@ def reference(
     if not wanted:
         raise ValueError("dtypes: expected at least one; got none")
     problems = draw(cell, check_int("seed", seed, least=0))
-    standards = {dtype: _Standard.of(dtype, problems) for dtype in dict.fromkeys((*wanted, "float32"))}
+    standards = {dtype: Standard.of(dtype, problems) for dtype in dict.fromkeys((*wanted, "float32"))}
 
-    sides = [_Asked("forward", Caller("fn_forward", fn_forward, cell, FORWARD), quantities(cell, FORWARD))]
+    sides = [Asked("forward", Caller("fn_forward", fn_forward, cell, FORWARD), quantities(cell, FORWARD))]
     if fn_backward is not None:
-        sides.append(_Asked("backward", Caller("fn_backward", fn_backward, cell, BACKWARD), quantities(cell, BACKWARD)))
-    runs = [_Compared.of(side, dtype, standards) for dtype in wanted for side in sides]
+        sides.append(Asked("backward", Caller("fn_backward", fn_backward, cell, BACKWARD), quantities(cell, BACKWARD)))
+    runs = [Compared.of(side, dtype, standards) for dtype in wanted for side in sides]
     left_out = [] if dtypes is not None else _not_taken(runs)
     not_checked = [f"{r.asked.side} in {r.dtype}: {r.errors[0]}" for r in left_out]
     runs = [r for r in runs if r not in left_out]
@@ -116,7 +112,8 @@ def reference(
         not_checked.append("backward: no function given")
     for side in sides:
         own = [r for r in runs if r.asked is side]
-        absent = [q for q in side.names if not any(q in a.values for r in own for a in r.answers if a is not None)]
+        given = {q for r in own for a in r.answers if a is not None for q in (*a.values, *a.misfits)}
+        absent = [q for q in side.names if q not in given]
         if absent and any(r.returned for r in own):
             not_checked.append(f"{', '.join(absent)}: not returned by {side.caller.name}")
 
@@ -129,116 +126,7 @@ def reference(
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A user's function and what it may return."""
-
-    side: str
-    caller: Caller
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Standard:
-    """What is right in one dtype, problem by problem, and how far from it a right implementation may lie."""
-
-    problems: Sequence[Problem]
-    truths: Sequence[Values]
-    rounded: Sequence[Values | None]  # what the definition makes in float32
-    allowed: Sequence[dict[str, float]]
-
-    @classmethod
-    def of(cls, dtype: str, problems: Sequence[Problem]) -> _Standard:
-        truths = [definition(p) for p in problems]
-        rounded = [definition(p.cast(np.float32)) if dtype == "float32" else None for p in problems]
-        return cls(problems, truths, rounded, [bounds(*given) for given in zip(problems, truths, rounded, strict=True)])
-
-
-@dataclass(frozen=True, eq=False)
-class _Compared:
-    """All calls of one function in one dtype; an answer is None where it was not called."""
-
-    asked: _Asked
-    dtype: str
-    standards: Mapping[str, _Standard]
-    answers: Sequence[Answer | None]
-    again: Answer  # the first call once more, at the end
-
-    @classmethod
-    def of(cls, asked: _Asked, dtype: str, standards: Mapping[str, _Standard]) -> _Compared:
-        problems, truths = standards[dtype].problems, standards[dtype].truths
-        given = [p.cast(dtype) for p in problems]
-        inputs = [(id(p.x), id(p.h_0)) for p in problems]
-        new = [asked.side == "backward" or key not in inputs[:k] for k, key in enumerate(inputs)]
-        answers = [
-            asked.caller(p, truth, asked.side == "backward") if call else None
-            for p, truth, call in zip(given, truths, new, strict=True)
-        ]
-        again = asked.caller(given[0], truths[0], asked.side == "backward")
-        return cls(asked, dtype, standards, answers, again)
-
-    @property
-    def standard(self) -> _Standard:
-        return self.standards[self.dtype]
-
-    @property
-    def errors(self) -> list[str]:
-        return [a.error for a in self.answers if a is not None and a.error]
-
-    @property
-    def exception(self) -> Exception | None:
-        return next((a.exception for a in self.answers if a is not None and a.exception is not None), None)
-
-    @property
-    def returned(self) -> bool:
-        return any(a is not None and not a.error for a in self.answers)
-
-    def rows(self, k: int) -> list[Row]:
-        answer = self.answers[k]
-        if answer is None:
-            return []
-        if answer.error:
-            return [Row.failed(self.asked.caller.name, answer.error)]
-        rows = [self._row(k, q, answer, self.standard.allowed[k][q]) for q in self.asked.names if q in answer.values]
-        return rows + [Row.failed(q, problem) for q, problem in answer.misfits.items() if q not in answer.values]
-
-    def _row(self, k: int, q: str, answer: Answer, allowed: float) -> Row:
-        want, rounded = self.standard.truths[k][q], self.standard.rounded[k]
-        d = testing.difference(answer.values[q], want)
-        own = None if rounded is None else testing.difference(rounded[q], want).ratio
-        where = _where(self.standard.problems[k], q, d.index)
-        return Row(q, d.ratio, own, None, allowed, None, d.index, where, d.got, d.want, answer.misfits.get(q, ""))
-
-    @property
-    def first_wrong(self) -> int | None:
-        """The first problem with a row that fails and numbers in it."""
-        have = [k for k, a in enumerate(self.answers) if a is not None and a.values]
-        return next((k for k in have if not all(row.ok for row in self.rows(k))), None)
-
-    def spread(self, k: int) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
-        """The errors in a problem, by step and by gate."""
-        answer = self.answers[k]
-        by_step: dict[str, tuple[float, ...]] = {}
-        by_gate: dict[str, tuple[float, ...]] = {}
-        for q, got in ({} if answer is None else answer.values).items():
-            want = self.standard.truths[k][q]
-            error = np.where(np.isfinite(got), np.abs(got - want), np.inf) / (np.abs(want).max() or 1.0)
-            if q in STATES:
-                by_step[q] = tuple(float(e.max()) for e in error)
-            elif q.startswith(("dw", "db")):
-                by_gate[q] = tuple(float(e.max()) for e in error.reshape(-1, HIDDEN * error[0].size))
-        return by_step, by_gate
-
-    def side(self) -> Side:
-        """For `diagnose`; numbers that came in float32 are judged as such."""
-        answers = [a if a is not None and not a.error else None for a in self.answers]
-        dtype = "float32" if any(a is not None and a.narrow for a in answers) else self.dtype
-        got = [{} if a is None else {q: v for q, v in a.values.items() if np.isfinite(v).all()} for a in answers]
-        own = self.standards[dtype]
-        return Side(self.asked.side, own.problems, got, own.truths, own.allowed, dtype)
-
-
-def _not_taken(runs: list[_Compared]) -> list[_Compared]:
+def _not_taken(runs: list[Compared]) -> list[Compared]:
     """Where a function raises at every call in a dtype, and not in the other."""
     return [
         r for r in runs
@@ -254,7 +142,7 @@ def _once(errors: list[str]) -> tuple[str, ...]:
     return tuple(met[0] + (f"; {len(met)} calls in all" if len(met) > 1 else "") for met in calls.values())
 
 
-def _reports(runs: list[_Compared], problems: Sequence[Problem], dtypes: Sequence[str]) -> list[CheckReport]:
+def _reports(runs: list[Compared], problems: Sequence[Problem], dtypes: Sequence[str]) -> list[CheckReport]:
     found = []
     for dtype in dtypes:
         for k, p in enumerate(problems):
@@ -265,7 +153,7 @@ def _reports(runs: list[_Compared], problems: Sequence[Problem], dtypes: Sequenc
     return [report for report in found if report.rows]
 
 
-def _spread(runs: list[_Compared]) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+def _spread(runs: list[Compared]) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
     """Of both functions, in the first problem that fails."""
     failed = [(r.first_wrong, r.dtype) for r in runs if r.first_wrong is not None]
     by_step: dict[str, tuple[float, ...]] = {}
@@ -284,7 +172,7 @@ def _sizes(p: Problem) -> str:
     return f"T={steps} B={batch} I={inputs} H={p.h_0.shape[1]}"
 
 
-def _named(cell: str, runs: list[_Compared]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+def _named(cell: str, runs: list[Compared]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """Mistakes of forward, then those of backward in the light of them, in the first dtype that was taken."""
     findings: dict[tuple[str, str], Finding] = {}
     unexplained: dict[str, None] = {}
@@ -309,24 +197,31 @@ def _named(cell: str, runs: list[_Compared]) -> tuple[tuple[Finding, ...], tuple
     return tuple(findings.values()), tuple(unexplained)
 
 
-def _seen(r: _Compared) -> list[Finding]:
+def _seen(r: Compared) -> list[Finding]:
     """What needs no hypothesis: the form of what came back, and what a call leaves behind."""
     side, name = r.asked.side, r.asked.caller.name
     answers = [a for a in r.answers if a is not None and not a.error]
     found = []
-    narrow = tuple(dict.fromkeys(q for a in answers for q in a.narrow))
-    if narrow:
+    dtypes: dict[str, dict[str, None]] = {}
+    for q, dtype in ((q, dtype) for a in answers for q, dtype in a.dtypes.items()):
+        dtypes.setdefault(dtype, {})[q] = None
+    for dtype, names in dtypes.items():
         found.append(Finding(
-            "float32 returned for float64",
-            "float64 arrays go in and float32 comes out: half of the digits are lost on the way. Keep the inputs' "
-            'dtype (in JAX: jax_enable_x64), or check float32 alone with dtypes=["float32"].',
-            side, narrow, math.nan,
+            f"{dtype} returned for {r.dtype}", f"{r.dtype} arrays go in and {dtype} comes out: {_of_dtype(dtype)}",
+            side, tuple(names), math.nan,
         ))  # fmt: skip
-    turned = {q: shapes for a in answers for q, shapes in a.turned.items()}
+    misshapen = r.misshapen
+    turned = {q: shapes for a in answers for q, shapes in a.turned.items() if q not in misshapen}
     if turned:
-        shown = "; ".join(f"{q}: {shape}, expected {wanted}" for q, (shape, wanted) in turned.items())
         found.append(Finding(
-            "axes in another order", f"Transpose or squeeze what is returned ({shown}).", side, tuple(turned), math.nan
+            "axes in another order", f"Transpose or squeeze what is returned ({_shapes(turned)}).", side, tuple(turned),
+            math.nan,
+        ))  # fmt: skip
+    if misshapen:
+        order = ", ".join(quantities(r.asked.caller.cell, FORWARD[:3] if side == "forward" else BACKWARD))
+        found.append(Finding(
+            "wrong shape", f"{_shapes(misshapen)}. What comes in a tuple is read as {order}; a dict has names.",
+            side, tuple(misshapen), math.nan,
         ))  # fmt: skip
     broken = tuple(dict.fromkeys(q for a in answers for q, v in a.values.items() if not np.isfinite(v).all()))
     if broken:
@@ -349,7 +244,21 @@ def _seen(r: _Compared) -> list[Finding]:
     return found
 
 
-def _remembers(r: _Compared) -> bool:
+def _of_dtype(dtype: str) -> str:
+    """What it means that numbers come back in a dtype that is not that of the arguments."""
+    if dtype == "float32":
+        return (
+            "half of the digits are lost on the way. Keep the inputs' dtype (in JAX: jax_enable_x64), or check float32 "
+            'alone with dtypes=["float32"].'
+        )
+    return "look for an array made inside without a dtype, and make it in the inputs' dtype."
+
+
+def _shapes(found: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{q}: {shape}, expected {wanted}" for q, (shape, wanted) in found.items())
+
+
+def _remembers(r: Compared) -> bool:
     first, again = r.answers[0], r.again
     if first is None or first.error or again.error:
         return False
@@ -357,17 +266,3 @@ def _remembers(r: _Compared) -> bool:
     return any(
         np.isfinite(a).all() and not testing.difference(b, a).ratio <= r.standard.allowed[0][q] for q, a, b in pairs
     )
-
-
-def _where(p: Problem, q: str, index: tuple[int, ...]) -> str:
-    """The place in words, as in `scratchrnn check`."""
-    batch = p.x.shape[1]
-    kind, hidden = p.cell[:4].rstrip("_"), p.h_0.shape[1]
-    geometry = Geometry(kind, hidden, hidden, 1, False, True, np.full(batch, len(p.x)))
-    if q in {"output", "dx"}:
-        return geometry.where(q, index)
-    if q == "c":  # without slot 0 here
-        index = (index[0] + 1, *index[1:])
-    if q in {"h_n", "c_n", "dh_0", "dc_0"}:
-        return geometry.where(q, (0, *index)).removeprefix("l0 ")
-    return geometry.where(f"{q}_l0", index)

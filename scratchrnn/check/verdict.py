@@ -36,7 +36,7 @@ class ReferenceReport:
         Exceptions that the user's functions raised, and returns that could not be read, each with the call's shapes.
     by_step, by_gate : dict of str to tuple of float
         The error of each result in the first problem that fails, by time step, and of parameters by gate.
-    exception : Exception or None
+    exception : BaseException or None
         The first that was raised.
     """
 
@@ -48,7 +48,7 @@ class ReferenceReport:
     errors: tuple[str, ...] = ()
     by_step: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     by_gate: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    exception: Exception | None = None
+    exception: BaseException | None = None
 
     @property
     def ok(self) -> bool:
@@ -69,7 +69,7 @@ class ReferenceReport:
         if shown:
             table.print_quantities(console, shown, compared="rounded")
         first = next((report for report in self.reports if report.rows and not report.ok), None)
-        if first is not None:
+        if first is not None and (self.by_step or self.by_gate):
             console.print(f"\nFirst to fail: {first.sizes}, {first.dtype}")
             table.print_errors(console, "by step, t =", [str(t) for t in range(self._steps)], self.by_step)
             table.print_errors(console, "by gate", list("ifgo") if self.cell == "lstm" else ["a"], self.by_gate)
@@ -109,7 +109,7 @@ class ReferenceReport:
             lines += ["", _wrapped(f"No known mistake fits {', '.join(self.unexplained)}.")]
             lines += [_wrapped(f"  {worst}") for worst in map(self._worst, self.unexplained) if worst]
         lines += ["", *(_wrapped(f"Not checked: {item}") for item in self.not_checked)] if self.not_checked else []
-        lines += ["", self.table, "", _legend()] if compared else []
+        lines += ["", self.table, "", _legend()] if self.table else []
         return "\n".join(lines)
 
     def _worst(self, quantity: str) -> str:

@@ -118,7 +118,11 @@ def from_keras(weights: Sequence[Sequence[Any]]) -> dict[str, FloatArray]:
             f"weights[0] (recurrent_kernel): expected shape (H, 4·H) of an LSTM or (H, H) of a SimpleRNN; "
             f"got {recurrent.shape}{gru}"
         )
-    inputs = take_array("weights[0] (kernel)", entries[0][0]).shape[:1]
+    kernel = take_array("weights[0] (kernel)", entries[0][0])
+    if kernel.ndim != 2:
+        wanted = f"(I, {gates * hidden}) for H={hidden}"
+        raise ValueError(f"weights[0] (kernel): expected shape {wanted}; got {kernel.shape}")
+    inputs = kernel.shape[:1]
     state: dict[str, FloatArray] = {}
     for number, entry in enumerate(entries):
         if len(entry) != len(entries[0]):

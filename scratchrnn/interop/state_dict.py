@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scratchrnn._typing import FloatArray
-from scratchrnn._validate import take_array
+from scratchrnn._validate import describe, take_array
 from scratchrnn.layers import LSTM, RNN
 from scratchrnn.layers.module import FORMAT, read_safetensors
 from scratchrnn.rng import Rng
@@ -78,6 +78,8 @@ def infer_config(tensors: Mapping[str, Any], *, prefix: str | None = None) -> Re
     ------
     ValueError
         No recurrent layer's names, a layer missing between others, or shapes of no RNN or LSTM.
+    TypeError
+        A value has no shape.
     """
     own = select(tensors, prefix)
     names = [m for name in own if (m := NAME.fullmatch(name)) and not m["prefix"]]
@@ -89,6 +91,8 @@ def infer_config(tensors: Mapping[str, Any], *, prefix: str | None = None) -> Re
     if missing:
         raise ValueError(f"tensors: missing {', '.join(missing)}; got {', '.join(own)}")
     for name in needed:
+        if not hasattr(own[name], "shape"):
+            raise TypeError(f"{name}: expected an array; got {describe(own[name])}")
         if len(own[name].shape) != 2:
             raise ValueError(f"{name}: expected a matrix; got shape {tuple(own[name].shape)}")
     rows, size = own["weight_hh_l0"].shape
@@ -182,7 +186,7 @@ def layer_from_safetensors(
     FileNotFoundError, ValueError, TypeError
         No such file, no safetensors file, or tensors that do not fit; the message names the file.
     """
-    tensors, metadata = read_safetensors(path)
+    tensors, metadata = read_safetensors(path, lambda names: select({name: name for name in names}, prefix).values())
     if nonlinearity is None:
         nonlinearity = _saved_nonlinearity(metadata.get(FORMAT, ""))
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,15 +156,23 @@ def check_trace(trace: Any, kind: type, layer: Module, trace_of: Callable[[Any],
         raise ValueError(f"trace: expected one of {layer!r}; got one of a layer of another size or dtype")
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, FloatArray], dict[str, str]]:
-    """All tensors of a safetensors file, and its metadata.
+def read_safetensors(
+    path: str | os.PathLike[str], choose: Callable[[list[str]], Iterable[str]] = iter
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Tensors of a safetensors file, and its metadata.
+
+    Parameters
+    ----------
+    choose : function, optional
+        Of all names those to read; what NumPy has no dtype for (bfloat16) may stand beside them.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        It is not a safetensors file.
+        It is not a safetensors file, or one of the tensors cannot be read; the message names it. What `choose` raises
+        gets the file's name.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -174,6 +182,18 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, FloatArray
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, TypeError, AttributeError) as error:
+            metadata, names = dict(file.metadata() or {}), list(file.keys())
+            return {name: _read(file, name) for name in choose(names)}, metadata
+    except SafetensorError as error:
         raise ValueError(f"{path}: expected a safetensors file of float32 or float64 tensors; {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _read(file: Any, name: str) -> FloatArray:
+    """One tensor; a dtype that NumPy has not is an error of one of these kinds, by the version of safetensors."""
+    try:
+        array: FloatArray = file.get_tensor(name)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{name}: expected dtype float32 or float64; {error}") from None
+    return array
