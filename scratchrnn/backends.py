@@ -297,12 +297,12 @@ def get_num_threads() -> int:
 
 
 def lend_threads(n: int, library: Path | None) -> AbstractContextManager[None]:
-    """Within the block, what this thread computes with the backend "numba" uses `n` threads.
+    """Within the block, what this thread computes with the backend "numba" uses up to `n` threads.
 
     Parameters
     ----------
     n : int
-        At least 1.
+        At least 1. The limit of `set_num_threads` holds beside it.
     library : Path, optional
         A loaded library whose OpenMP threads are used, if it has some and uses so many itself. Else ours are.
     """

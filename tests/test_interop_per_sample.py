@@ -145,6 +145,32 @@ def test_a_pass_run_again_is_another_one() -> None:
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_pass_that_leaves_no_grad_leaves_no_samples(create_graph: bool) -> None:
+    """As for a picture of what the input does, or in a penalty on its gradient."""
+    module = on(interop.LSTM(3, 4, 2, dtype=torch.float64))
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    loss = module(x)[0].sin().sum()
+    torch.autograd.grad(loss, x, retain_graph=True, create_graph=create_graph)
+    torch.autograd.grad(loss, [x, *module.parameters()], retain_graph=True, create_graph=create_graph)
+    loss.backward(inputs=[x], retain_graph=True)
+    assert not any(hasattr(p, "grad_sample") for p in module.parameters())
+    loss.backward(inputs=[x, module.weight_hh_l1], retain_graph=True)
+    assert [name for name, p in module.named_parameters() if hasattr(p, "grad_sample")] == ["weight_hh_l1"]
+    module.weight_hh_l1.grad_sample = module.weight_hh_l1.grad = None
+    loss.backward()
+    for name, p in module.named_parameters():
+        assert_close(name, p.grad_sample.sum(0).numpy(), p.grad.numpy(), rel=EXACT)
+
+
+def test_a_penalty_on_the_inputs_gradient_is_refused() -> None:
+    module = on(interop.LSTM(3, 4))
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    (dx,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="grad_sample would lack its part"):
+        dx.square().sum().backward()
+
+
 def test_one_pass_has_one_number_of_samples() -> None:
     module = on(interop.LSTM(3, 4))
     loss = module(torch.randn(5, 2, 3))[0].sum() + module(torch.randn(5, 6, 3))[0].sum()

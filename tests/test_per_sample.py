@@ -15,6 +15,7 @@ import torch
 import scratchrnn as srnn
 from scratchrnn.gradflow import per_sample_norms
 from scratchrnn.gradflow.per_sample import _product_norm
+from scratchrnn.layers.factors import PerSample
 from scratchrnn.testing import TOLERANCE, assert_close
 from tests.problems import BATCH, HIDDEN, INPUTS, LENGTHS, STEPS, Case, Problem, by_torch, draw, grid
 
@@ -279,3 +280,11 @@ def test_vmap_of_grad_agrees(rng: np.random.Generator) -> None:
     _, grads = run(layer, problem, per_sample=True)
     for name, d in each.items():
         assert_close(name, grads.per_sample[name], d.numpy(), rel=EXACT)
+
+
+def test_a_long_sum_of_a_bias_keeps_its_digits() -> None:
+    """In float32 one after the other, 100,000 steps would lose four of seven digits."""
+    da = np.full((100_000, 2, 3), 0.1, np.float32)
+    each = PerSample()
+    each.add({"bias_ih": da[:, :, :1]}, da, da, np.full(2, len(da)))
+    np.testing.assert_allclose(each.sums["bias_ih"], len(da) * np.float64(np.float32(0.1)), rtol=1e-7)

@@ -39,15 +39,19 @@ if hasattr(os, "register_at_fork"):
 def team_of(library: Path) -> Team | None:
     """The team of a loaded library; None where it brings no OpenMP with the functions needed."""
     try:
-        return Team(ctypes.CDLL(str(library)))  # a symbol is looked up in what the library is linked to, too
+        linked = Team(ctypes.CDLL(str(library)))  # a symbol is looked up in what the library is linked to, too
     except AttributeError:
         return None
+    try:  # but the linker looked here first: LD_PRELOAD may put another OpenMP in its place
+        return Team(ctypes.CDLL(None))
+    except AttributeError:
+        return linked
 
 
 class Team:
-    """The OpenMP threads that belong to the calling thread, in the runtime that a loaded library is linked to.
+    """The OpenMP threads that belong to the calling thread, in the runtime that `library`, an open handle, leads to.
 
-    `library` is its open handle. AttributeError: it brings no OpenMP with these functions.
+    AttributeError: it leads to no OpenMP with these functions.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:

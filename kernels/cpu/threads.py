@@ -134,14 +134,12 @@ _pool: _Pool | None = None
 
 
 def get_num_threads() -> int:
-    """Threads that a kernel may use: what was lent or set, else `SCRATCHRNN_NUM_THREADS`, else the usable cores."""
+    """Threads for a kernel: what was set, else `SCRATCHRNN_NUM_THREADS`, else the usable cores; or those lent."""
     global _threads
-    lent = _lent.get()
-    if lent is not None:
-        return lent.threads
     if _threads is None:
         _threads = _initial()
-    return _threads
+    lent = _lent.get()
+    return _threads if lent is None else min(lent.threads, _threads)
 
 
 def set_num_threads(n: int) -> None:
@@ -156,12 +154,12 @@ def set_num_threads(n: int) -> None:
 
 @contextmanager
 def lend(n: int, team: Team | None) -> Iterator[None]:
-    """Within the block, kernels called in this thread use n threads, those of the team while it has as many."""
-    token = _lent.set(_Lent(n, team))
+    """Within the block, kernels called in this thread use up to n threads, those of the team while it has as many."""
     try:
+        _lent.set(_Lent(n, team))
         yield
     finally:
-        _lent.reset(token)
+        _lent.set(None)  # not what was before: an interrupt may have come between a loan and its `try`
 
 
 def _team(count: int) -> Team | None:

@@ -6,6 +6,7 @@ between, and lets its hooks (checkpointing, offloading) have them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,9 @@ def node() -> Any:
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> Any:
             call: Call = ctx.call
+            if call.samples is not None:
+                nodes = [node for node, _ in ctx.next_functions[-len(call.names) :]]
+                call = replace(call, samples=call.samples.in_this_pass(dict(zip(call.names, nodes, strict=True))))
             wanted = ctx.needs_input_grad[2:]
             if torch.is_grad_enabled() or forward_mode(torch):  # create_graph=True, or tangents among the cotangents
                 return None, None, *second().apply(call, ctx.trace, wanted, *cotangents, *ctx.saved_tensors)

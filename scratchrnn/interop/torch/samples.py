@@ -44,6 +44,10 @@ class Samples:
                 )
         return cls({name: weight for name, weight in weights.items() if weight.requires_grad})
 
+    def in_this_pass(self, nodes: Mapping[str, Any]) -> Samples:
+        """Those whose gradient this backward pass adds to `.grad`; their nodes of the graph are given by name."""
+        return Samples({name: weight for name, weight in self.parameters.items() if _runs(nodes[name])})
+
     def take(self, found: Mapping[str, FloatArray], *, copy: bool) -> None:
         """Leave (B, ...) of each parameter on it; a copy where somebody else holds the arrays too."""
         torch = require_torch()
@@ -63,3 +67,11 @@ class Samples:
                     f"{name}: expected calls with one number of samples in one backward pass, whose gradients add up "
                     f"sample by sample; got {len(filling)} and {len(new)}"
                 )
+
+
+def _runs(node: Any) -> bool:
+    """Whether this backward pass adds to `.grad` at this node, a parameter's."""
+    try:
+        return bool(require_torch()._C._will_engine_execute_node(node))
+    except RuntimeError:  # so it says where torch.autograd.grad hands the gradient to its caller
+        return False
