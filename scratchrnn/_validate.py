@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
@@ -278,5 +279,8 @@ def describe(value: Any) -> str:
         return f"an array on a CUDA device ({type(value).__module__}.{kind})"
     if isinstance(value, (list, tuple, dict, set)) and len(value) > 10:
         return f"{kind} of {len(value)}"
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.nn.Module):
+        return f"{kind}, a torch.nn.Module"  # some have the names of ours
     text = repr(value)
     return f"{kind} {text}" if len(text) <= 40 else kind

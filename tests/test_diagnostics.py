@@ -71,6 +71,20 @@ def test_one_step_of_float32_and_the_seeds_keys() -> None:
     assert got.near_zero == pytest.approx((hidden.abs() < 0.01).float().mean().item())
 
 
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_the_step_of_a_cell_is_that_of_a_layer(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    layer = getattr(srnn, kind)(I, H, dtype=np.float64, rng=rng)
+    cell = getattr(srnn, f"{kind}Cell")(I, H, dtype=np.float64, rng=rng)
+    cell.load_state_dict({name.removesuffix("_l0"): w for name, w in layer.state_dict().items()})
+    x, d = rng.standard_normal((B, I)), rng.standard_normal((B, H))
+    trace, step = layer.forward(x[None]), cell.forward(x)
+    want = diagnose(trace, layer.backward(trace, d[None]))
+    got = diagnose(step, cell.backward(step, d))
+    assert str(got) == str(want)
+    assert got.gradients == want.gradients
+
+
 def test_what_is_not_finite_is_counted_and_left_out() -> None:
     rng = np.random.default_rng(0)
     rnn = srnn.RNN(2, 3, nonlinearity="relu", dtype=np.float64, rng=rng)

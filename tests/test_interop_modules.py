@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from scratchrnn.interop import torch as interop
@@ -229,16 +230,45 @@ def test_a_batch_of_none() -> None:
             assert torch.equal(got, want)
 
 
-def test_weight_norm_and_other_changed_weights() -> None:
-    """A parametrized module is a class of torch's own making, on top of ours."""
-    theirs, ours = pair("LSTM", 3, 4, dtype=torch.float64)
+class WeightDrop(torch.nn.Module):
+    """Recurrent weights with some left out, as in AWD-LSTM (Merity et al. 2017, arXiv:1708.02182)."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(weight, 0.5, self.training)
+
+
+PARAMETRIZATIONS: dict[str, Any] = {
+    "weight_norm": torch.nn.utils.parametrizations.weight_norm,
+    "spectral_norm": torch.nn.utils.parametrizations.spectral_norm,
+    "weight_drop": lambda m, name: torch.nn.utils.parametrize.register_parametrization(m, name, WeightDrop()),
+    "weight_norm as of old": pytest.param(
+        torch.nn.utils.weight_norm, marks=pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+    ),
+    "pruned": lambda m, name: torch.nn.utils.prune.l1_unstructured(m, name, 0.5),
+}
+
+
+@pytest.mark.parametrize("parametrize", PARAMETRIZATIONS.values(), ids=PARAMETRIZATIONS)
+def test_weights_that_are_computed(parametrize: Any) -> None:
+    """As often as in torch: weights that are drawn, or change each time, are torch's own in every step."""
+    theirs, ours = pair("LSTM", 3, 4, 2, dtype=torch.float64)
+    losses = []
     for module in (theirs, ours):
-        torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
-    x = torch.randn(5, 2, 3, dtype=torch.float64)
-    want, got = gradients(theirs, x), gradients(ours, x)
-    assert any("parametrizations" in name for name in want)
-    for name in want:
-        assert_close(name, got[name], want[name], rel=EXACT)
+        torch.manual_seed(1)
+        for name in ("weight_hh_l0", "weight_hh_l1"):
+            parametrize(module, name)
+        optimizer = torch.optim.SGD(module.parameters(), 0.5)
+        losses.append([])
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = (module(torch.randn(5, 2, 3, dtype=torch.float64))[0] - 0.5).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert_close("losses", np.array(losses[1]), np.array(losses[0]), rel=EXACT)
+    assert "weight_hh_l0" not in dict(ours.named_parameters())
+    for (name, want), got in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        assert_close(name, got.grad.numpy(), want.grad.numpy(), rel=EXACT)
 
 
 def test_copy_of_a_module_has_the_same_configuration() -> None:

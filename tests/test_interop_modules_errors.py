@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scratchrnn.interop import torch as interop
 
@@ -33,6 +36,7 @@ def test_same_constructor_same_draws_same_names(kind: str, args: tuple[Any, ...]
     ours = getattr(interop, kind)(*args, **options)
     assert isinstance(ours, type(theirs))
     assert repr(ours) == repr(theirs)
+    assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     for name, tensor in theirs.state_dict().items():
@@ -101,3 +105,57 @@ def test_other_dtypes_and_devices_are_refused() -> None:
     later = interop.LSTM(3, 4, device="meta").to_empty(device="cpu")
     later.reset_parameters()
     assert later(X)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNNCell"])
+def test_what_is_no_plain_tensor_is_refused(kind: str) -> None:
+    module, x = getattr(interop, kind)(3, 4), X if kind == "LSTM" else X[0]
+    weight = next(module.parameters())
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        result = module(x)
+        return result if kind == "RNNCell" else result[0]
+
+    tried: list[Callable[[], Any]] = [
+        lambda: torch.autograd.grad(call(x), weight, torch.ones(3, *call(x).shape), is_grads_batched=True),
+        lambda: torch.autograd.functional.jacobian(call, x, vectorize=True),
+        lambda: torch.autograd.functional.hessian(lambda x: call(x).sum(), x, vectorize=True),
+    ]
+    for one in tried:
+        with pytest.raises(RuntimeError, match=r"do not go through vmap \(is_grads_batched=True, vectorize=True\)"):
+            one()
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(RuntimeError, match="got a FakeTensor without"):
+        call(torch.zeros(x.shape))
+
+
+SIZES = {"weight_ih": (16, 3), "weight_hh": (16, 4), "bias_ih": (16,), "bias_hh": (16,)}
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (17, 4), (16, 5), (16, 2), (1,), (16, 1)], ids=str)
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("kind", ["LSTM", "LSTMCell"])
+def test_weights_of_another_shape_are_refused(kind: str, name: str, shape: tuple[int, ...]) -> None:
+    """Kernels look at no shape: they would read beyond a weight, as torch's own LSTM does in float32."""
+    module = getattr(interop, kind)(3, 4)
+    name, want = name + ("" if kind == "LSTMCell" else "_l0"), SIZES[name]
+    setattr(module, name, torch.nn.Parameter(torch.zeros(shape)))
+    text = f"{name}: expected shape {want} for input_size=3, hidden_size=4; got {shape}"
+    with pytest.raises(RuntimeError, match=f"^{re.escape(text)}$"):
+        module(X if kind == "LSTM" else X[0])
+
+
+def test_weights_of_layers_above_and_projections_are_looked_at() -> None:
+    module = interop.LSTM(3, 4, 2, bidirectional=True, proj_size=2)
+    assert module(X)[0].shape == (5, 2, 4)
+    for name, shape in (("weight_ih_l1_reverse", "(16, 4)"), ("weight_hr_l0", "(2, 4)"), ("weight_hh_l1", "(16, 2)")):
+        given = {name: torch.zeros(5, 7)}
+        with pytest.raises(RuntimeError, match=f"^{name}: expected shape {re.escape(shape)} for .*; got \\(5, 7\\)$"):
+            torch.func.functional_call(module, given, (X,))
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+def test_an_absent_weight_is_named(name: str) -> None:
+    module = interop.LSTM(3, 4)
+    setattr(module, name, None)
+    with pytest.raises(TypeError, match=f"^{name}: expected a tensor; got None"):
+        module(X)

@@ -215,6 +215,15 @@ def test_trace_stays_as_it_was() -> None:
             assert_close("trace", other, one, rel=0)
 
 
+def test_what_asks_for_a_layer_says_that_a_module_came_and_takes_from_module() -> None:
+    rnn = interop.LSTM(3, 4, 2)
+    trace = rnn(torch.ones(5, 2, 3), return_trace=True)[2]
+    d_output = np.ones((5, 2, 4), np.float32)
+    with pytest.raises(TypeError, match=r"^layer: expected an RNN or LSTM layer; got LSTM, a torch\.nn\.Module$"):
+        srnn.gradflow.itemized(rnn, trace, d_output)
+    assert isinstance(srnn.gradflow.itemized(interop.from_module(rnn), trace, d_output), srnn.gradflow.Itemized)
+
+
 def test_each_call_has_its_own_gradients() -> None:
     module = interop.RNN(3, 4)
     first = module(torch.randn(5, 2, 3), return_trace=True)

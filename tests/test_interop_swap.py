@@ -231,6 +231,8 @@ EXPORTS = {
     "jit.trace": lambda model, x: torch.jit.trace(model, x)(x),
     "export": lambda model, x: torch.export.export(model, (x,)).module()(x),
     "onnx": lambda model, x: torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False),
+    "jit.script": lambda model, x: torch.jit.script(model)(x),
+    "fx": lambda model, x: torch.fx.symbolic_trace(model)(x),
 }
 
 
@@ -248,7 +250,7 @@ def test_what_writes_a_model_down_works_after_the_way_back(how: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_script_works_after_the_way_back() -> None:
-    model, x = torch.nn.Sequential(interop.LSTM(3, 4)), torch.ones(5, 1, 3)
-    swap_back(model)
-    assert torch.equal(torch.jit.script(model)(x)[0], model(x)[0])
+@pytest.mark.parametrize("kind", ["LSTM", "RNN", "LSTMCell", "RNNCell"])
+def test_a_module_alone_is_not_scripted(kind: str) -> None:
+    with pytest.raises(RuntimeError, match=r"traced or exported.*swap_back\(model\)"):
+        torch.jit.script(getattr(interop, kind)(3, 4))

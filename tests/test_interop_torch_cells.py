@@ -176,7 +176,9 @@ def test_same_constructor_same_draws_same_names(kind: str) -> None:
     assert repr(ours) == repr(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert all(torch.equal(ours.state_dict()[key], tensor) for key, tensor in theirs.state_dict().items())
+    assert inspect.signature(type(ours)) == inspect.signature(type(theirs))
     assert list(inspect.signature(ours.forward).parameters) == ["input", "hx", "return_trace"]
+    assert isinstance(torch.nn.utils.skip_init(type(ours), I, H), type(ours))
     x = torch.ones(B, I)
     for copied in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert type(copied) is type(ours)

@@ -137,7 +137,8 @@ class Diagnostics:
         self._check_same(trace)
         self._passes += 1
         for key, layer in self._layers.items():
-            suffix = f"_l{key[0]}" + ("_reverse" if key[1] == "reverse" else "")
+            cell = "weight_ih" in trace.parameters  # an RNNCell's or LSTMCell's, where there is one layer
+            suffix = "" if cell else f"_l{key[0]}" + ("_reverse" if key[1] == "reverse" else "")
             layer.add(trace.layers[key], Weights.of(trace.parameters, suffix))
             if gradients is not None:
                 own = (array for name, array in gradients.parameters.items() if name.endswith(suffix))

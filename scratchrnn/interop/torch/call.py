@@ -32,7 +32,13 @@ Arrays = list[FloatArray | None]
 
 def array_of(tensor: Any) -> Any:
     """See a tensor on the CPU as an array: no copy, unless it stands negated. `torch.from_numpy` is the way back."""
-    return None if tensor is None else tensor.numpy(force=True)  # force: what requires a gradient, too
+    try:
+        return None if tensor is None else tensor.numpy(force=True)  # force: what requires a gradient, too
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"expected a tensor with numbers of its own; got a {type(tensor).__name__} without: modules of "
+            f"scratchrnn.interop.torch do not go through vmap (is_grads_batched=True, vectorize=True) or fake tensors"
+        ) from error
 
 
 class Kept(NamedTuple):

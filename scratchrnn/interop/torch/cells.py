@@ -23,7 +23,9 @@ from scratchrnn.interop.torch.modules import (
     NotATensor,
     check_tensor,
     check_tensors,
+    check_weights,
     compute,
+    export_error,
     refuse_export,
     weight_names,
     why_not,
@@ -123,10 +125,11 @@ class CellOnKernels:
             where the model is traced or exported: `swap_back` first.
         """
         torch = require_torch()
-        refuse_export(torch)
+        refuse_export(torch, input)
         cell, names = self._cell(), weight_names(self)
         states = self._check(input, hx, cell)
         weights = [getattr(self, name) for name in names]
+        check_weights(self, tuple(names), weights, cell.has_c)
         check_tensors(torch, self, input, states, weights)
         call = StepCall(
             cell, self.hidden_size, 1, False, 0, tuple(name + SUFFIX for name in names), 0.0,
@@ -136,6 +139,10 @@ class CellOnKernels:
         (_, *final), trace = compute(torch, call, input, states, weights)
         state = tuple(final) if cell.has_c else final[0]
         return (state, trace) if return_trace else state
+
+    def __prepare_scriptable__(self) -> Any:
+        """What `torch.jit.script` asks for first, wherever the module stands."""
+        raise export_error()
 
     def _check(self, input: Any, hx: Any, cell: Cell) -> tuple[Any, ...]:  # noqa: A002
         """torch's checks of sizes; the states."""

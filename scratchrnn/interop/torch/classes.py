@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 from scratchrnn.interop.torch.cells import CellOnKernels
@@ -19,5 +19,10 @@ def module_class(name: str) -> Any:
     """The module of one of these names."""
     base = getattr(require_torch().nn, name)
     doc = f"torch.nn.{name}, computed on the kernels of scratchrnn: same constructor, parameters and calls."
-    own = CellOnKernels if name in CELLS else OnKernels
-    return type(name, (own, base), {"__module__": PACKAGE, "__qualname__": name, "__doc__": doc})
+    own: Any = CellOnKernels if name in CELLS else OnKernels
+
+    @wraps(base.__init__)  # with torch's signature, which `skip_init` and readers look at
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        own.__init__(self, *args, **kwargs)
+
+    return type(name, (own, base), {"__module__": PACKAGE, "__qualname__": name, "__doc__": doc, "__init__": init})

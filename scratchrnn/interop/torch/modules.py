@@ -6,6 +6,7 @@ module of torch.nn becomes one of these when its class is exchanged (`swap`), an
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from scratchrnn import backends
@@ -28,6 +29,35 @@ def weight_names(module: Any) -> list[str]:
     return names or ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]  # of a cell
 
 
+@cache
+def weight_shapes(names: tuple[str, ...], gates: int, inputs: int, hidden: int, out: int, directions: int) -> list[Any]:
+    """The shapes that a call reads, since kernels look at none; `out` is the width of h."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name.startswith("bias"):
+            return (gates * hidden,)
+        if name.startswith("weight_ih"):
+            first = name.removesuffix("_reverse") in ("weight_ih", "weight_ih_l0")
+            return gates * hidden, inputs if first else directions * out
+        return (out, hidden) if name.startswith("weight_hr") else (gates * hidden, out)
+
+    return [shape(name) for name in names]
+
+
+def check_weights(module: Any, names: tuple[str, ...], weights: list[Any], has_c: bool) -> None:
+    """Raise unless every weight is a tensor of the shape that the module's sizes ask for."""
+    hidden, told = module.hidden_size, module.__dict__
+    out, directions = told.get("proj_size") or hidden, 2 if told.get("bidirectional") else 1
+    want = weight_shapes(names, 4 if has_c else 1, module.input_size, hidden, out, directions)
+    if [getattr(w, "shape", None) for w in weights] == want:
+        return
+    for name, weight, shape in zip(names, weights, want, strict=True):
+        check_tensor(name, weight)
+        if weight.shape != shape:
+            sizes = f"input_size={module.input_size}, hidden_size={hidden}"
+            raise RuntimeError(f"{name}: expected shape {shape} for {sizes}; got {tuple(weight.shape)}")
+
+
 def why_not(module: Any, devices: tuple[str, ...] = ("cpu",)) -> str | None:
     """Say which of a module's parameters cannot be computed with here, or None."""
     for name in weight_names(module):
@@ -41,6 +71,14 @@ def why_not(module: Any, devices: tuple[str, ...] = ("cpu",)) -> str | None:
     return None
 
 
+def export_error() -> RuntimeError:
+    """What is raised where a model is being written down, by what only sees operators of torch."""
+    return RuntimeError(
+        "modules of scratchrnn.interop.torch cannot be traced or exported: first give the model torch's own again "
+        "with scratchrnn.interop.torch.swap_back(model)"
+    )
+
+
 class NotATensor(TypeError, AttributeError):
     """Something else in the place of a tensor: in torch's modules one of the two, as it comes."""
 
@@ -51,14 +89,11 @@ def check_tensor(name: str, value: Any) -> None:
         raise NotATensor(f"{name}: expected a tensor; got {describe(value)}")
 
 
-def refuse_export(torch: Any) -> None:
-    """Raise where a model is being written down, by what only sees operators of torch: it would keep our results."""
+def refuse_export(torch: Any, x: Any) -> None:
+    """Raise within `torch.jit.trace`, `torch.export` and what is built on them, and for what `torch.fx` sends."""
     exporting = getattr(torch.compiler, "is_exporting", None)  # from torch 2.7 on
-    if torch.jit.is_tracing() or (exporting is not None and exporting()):
-        raise RuntimeError(
-            "modules of scratchrnn.interop.torch cannot be traced or exported: first give the model torch's own again "
-            "with scratchrnn.interop.torch.swap_back(model)"
-        )
+    if torch.jit.is_tracing() or (exporting is not None and exporting()) or isinstance(x, torch.fx.Proxy):
+        raise export_error()
 
 
 def check_tensors(torch: Any, module: Any, x: Any, states: tuple[Any, ...], weights: list[Any]) -> None:
@@ -113,6 +148,7 @@ class OnKernels:
     proj_size: int
     training: bool
     _flat_weights_names: list[str]
+    _flat_weights: list[Any]
 
     # True on a module: backward leaves beside `parameter.grad` each sample's own part of it, in
     # `parameter.grad_sample` (B, ...); see docs/per-sample.md
@@ -149,25 +185,30 @@ class OnKernels:
             where the model is traced or exported: `swap_back` first.
         """
         torch = require_torch()
-        refuse_export(torch)
+        refuse_export(torch, input)
         self._update_flat_weights()  # type: ignore[attr-defined]
+        names, weights = tuple(self._flat_weights_names), self._flat_weights  # asked for once: they may be drawn
+        check_weights(self, names, weights, self.mode == "LSTM")
         packed = isinstance(input, torch.nn.utils.rnn.PackedSequence)
         enter = self._enter_packed if packed else self._enter
         x, states, layout = enter(input, hx)
-        weights = [getattr(self, name) for name in self._flat_weights_names]
         check_tensors(torch, self, x, states, weights)
 
         call = Call(
             Cell("lstm") if self.mode == "LSTM" else Cell("rnn", self.mode.removeprefix("RNN_").lower()),
-            self.hidden_size, self.num_layers, self.bidirectional, self.proj_size, tuple(self._flat_weights_names),
+            self.hidden_size, self.num_layers, self.bidirectional, self.proj_size, names,
             self.dropout if self.training and self.num_layers > 1 else 0.0, layout, bool(return_trace), backends.load(),
-            Samples.of(dict(zip(self._flat_weights_names, weights, strict=True))) if self.per_sample else None,
+            Samples.of(dict(zip(names, weights, strict=True))) if self.per_sample else None,
         )  # fmt: skip
         (output, *final), trace = compute(torch, call, x, states, weights)
         if packed:
             output = torch.nn.utils.rnn.PackedSequence(output, *input[1:])
         state = tuple(final) if call.cell.has_c else final[0]
         return (output, state, trace) if return_trace else (output, state)
+
+    def __prepare_scriptable__(self) -> Any:
+        """What `torch.jit.script` asks for first, wherever the module stands."""
+        raise export_error()
 
     def _states(self, hx: Any, packed: bool) -> tuple[Any, ...]:
         """hx as one tensor, or two of an LSTM."""
@@ -213,8 +254,8 @@ class OnKernels:
         data, batch_sizes, sorted_indices, _ = input
         check_tensor("input.data", data)
         states = self._states(hx, True)
-        if self.mode == "LSTM" and data.dtype is not self._flat_weights[0].dtype:  # type: ignore[attr-defined]
-            raise RuntimeError(f"input.data: expected {self._flat_weights[0].dtype}, as weights; got {data.dtype}")  # type: ignore[attr-defined]
+        if self.mode == "LSTM" and data.dtype is not self._flat_weights[0].dtype:
+            raise RuntimeError(f"input.data: expected {self._flat_weights[0].dtype}, as weights; got {data.dtype}")
         self._check(data, states, True, batch_sizes)
         if sorted_indices is not None:
             check_tensor("input.sorted_indices", sorted_indices)
