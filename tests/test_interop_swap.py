@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from scratchrnn.interop import torch as interop
@@ -233,6 +234,7 @@ EXPORTS = {
     "onnx": lambda model, x: torch.onnx.export(model, (x,), io.BytesIO(), dynamo=False),
     "jit.script": lambda model, x: torch.jit.script(model)(x),
     "fx": lambda model, x: torch.fx.symbolic_trace(model)(x),
+    "make_fx": lambda model, x: make_fx(model)(x)(x),
 }
 
 

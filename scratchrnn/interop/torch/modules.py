@@ -6,6 +6,7 @@ module of torch.nn becomes one of these when its class is exchanged (`swap`), an
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -15,8 +16,8 @@ from scratchrnn.interop.torch.call import Call, array_of
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.layout import Layout, Packed, Padded
 from scratchrnn.interop.torch.node import node
+from scratchrnn.interop.torch.once import forward_mode
 from scratchrnn.interop.torch.samples import Samples
-from scratchrnn.interop.torch.second import forward_mode
 from scratchrnn.layers.direction import Cell
 from scratchrnn.trace import Trace
 
@@ -90,9 +91,12 @@ def check_tensor(name: str, value: Any) -> None:
 
 
 def refuse_export(torch: Any, x: Any) -> None:
-    """Raise within `torch.jit.trace`, `torch.export` and what is built on them, and for what `torch.fx` sends."""
+    """Raise where operators of torch are written down, which would keep our results: jit, export, fx and their like."""
     exporting = getattr(torch.compiler, "is_exporting", None)  # from torch 2.7 on
-    if torch.jit.is_tracing() or (exporting is not None and exporting()) or isinstance(x, torch.fx.Proxy):
+    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")  # there once make_fx or linearize was called
+    recording = getattr(proxies, "get_proxy_mode", None)
+    asked = (torch.jit.is_tracing, exporting, recording)
+    if isinstance(x, torch.fx.Proxy) or any(ask() for ask in asked if ask is not None):
         raise export_error()
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from scratchrnn.interop.torch.call import Call, array_of
 from scratchrnn.interop.torch.convert import require_torch
 from scratchrnn.interop.torch.motion import Motion
-from scratchrnn.interop.torch.second import ended, forward_mode, second
+from scratchrnn.interop.torch.once import ended, forward_mode, primal
+from scratchrnn.interop.torch.second import second
 from scratchrnn.trace import Trace
 
 
@@ -64,6 +65,6 @@ def node() -> Any:
             x, *saved = map(array_of, ctx.saved_tensors)
             _, weights, kept = call.parts(saved)
             moved = [from_numpy(a) for a in Motion.of(call, x, weights, kept, [array_of(d) for d in u]).result()]
-            return tuple(ended(moved) if any(ctx.needs_input_grad) and torch.is_grad_enabled() else moved)
+            return tuple(ended(moved, [*u, *map(primal, ctx.saved_tensors[: len(u)])]))
 
     return Recurrence
