@@ -201,7 +201,10 @@ def test_safetensors_files_of_both_origins(tmp_path: Path) -> None:
         layer_from_safetensors(tmp_path / "torch.safetensors")
 
 
-def test_other_tensors_of_a_file_may_be_of_dtypes_that_numpy_has_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("taught", [False, True], ids=["NumPy alone", "ml_dtypes"])
+def test_other_tensors_of_a_file_may_be_of_dtypes_that_numpy_has_not(tmp_path: Path, taught: bool) -> None:
+    if taught:
+        pytest.importorskip("ml_dtypes")  # which onnx brings; from then on NumPy reads bfloat16
     from safetensors.torch import save_file
 
     m, path = torch.nn.LSTM(5, 4), tmp_path / "mixed.safetensors"

@@ -191,9 +191,11 @@ def read_safetensors(
 
 
 def _read(file: Any, name: str) -> FloatArray:
-    """One tensor; a dtype that NumPy has not is an error of one of these kinds, by the version of safetensors."""
+    """One tensor; a dtype that NumPy has not is an error of one of these kinds, or read where ml_dtypes was imported."""
     try:
         array: FloatArray = file.get_tensor(name)
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{name}: expected dtype float32 or float64; {error}") from None
+    if array.dtype.isbuiltin != 1:
+        raise ValueError(f"{name}: expected dtype float32 or float64; got {array.dtype}")
     return array
