@@ -191,7 +191,7 @@ def read_safetensors(
 
 
 def _read(file: Any, name: str) -> FloatArray:
-    """One tensor; a dtype that NumPy has not is an error of one of these kinds, or read where ml_dtypes was imported."""
+    """One tensor; a dtype that NumPy has not is one of these errors, or is read where ml_dtypes was imported."""
     try:
         array: FloatArray = file.get_tensor(name)
     except (TypeError, AttributeError, KeyError) as error:
