@@ -29,10 +29,10 @@ from .gemm import (
     room,
     scratch,
 )
-from .jit import Call, Kernel, inner
+from .jit import Call, Kernel, do, inner
 from .lengths import all_run, any_runs, ends_early, next_run
 from .machine import UNIT
-from .plan import do, workers
+from .plan import workers
 
 Array = NDArray[np.floating[Any]]
 Lengths = NDArray[np.integer[Any]]

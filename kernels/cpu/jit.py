@@ -192,6 +192,12 @@ class Kernel:
         return self._dispatcher
 
 
+def do(*calls: Call) -> None:
+    """Make some calls, one after the other."""
+    for kernel, arguments in calls:
+        kernel(*arguments)
+
+
 class Notice:
     """Within the block, print one line to stderr if it takes longer than a second, and one when it is done."""
 

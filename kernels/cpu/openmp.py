@@ -6,18 +6,21 @@ hand our calls to its team, which is awake and waits for just that:
 
     GOMP_parallel(f, data, n)    n threads call f(data), the caller's among them, and all have returned when it returns
 
-libgomp has this function, and so have LLVM's and Intel's OpenMP.
+libgomp has this function, and so have LLVM's and Intel's OpenMP. Calls of compiled kernels are handed over as data
+(`native.py`), others as members, which wait for Python's lock.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from operator import methodcaller
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 Task = Callable[..., Any]
@@ -33,6 +36,11 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@cache
+def _native() -> ModuleType:  # imports Numba, which `import scratchrnn` need not wait for
+    return importlib.import_module(".native", __package__)
 
 
 @cache
@@ -65,6 +73,13 @@ class Team:
 
     def run(self, task: Task, calls: Sequence[tuple[Any, ...]]) -> None:
         """Call task(*call) for every call, side by side. If some fail, all end, and one error is raised."""
+        parts = _native().parts_of(task, calls)
+        if parts is not None:
+            job, enter = self._hand_over(parts)
+            while job.begun() < len(calls):  # no thread came for these: we are within a loop of the library's own
+                enter(job.address)
+            job.check()
+            return
         errors: list[BaseException] = []
         left = self._enter([_member(task, call, errors, lambda: None) for call in calls])
         for _ in left:  # no thread came for these: we are within a loop of the library's own
@@ -73,8 +88,12 @@ class Team:
 
     def run_together(self, task: Task, calls: Sequence[tuple[Any, ...]], call_off: Callable[[], None]) -> bool:
         """Like `run`, for tasks that wait for each other: each in its own thread, or none at all, and then False."""
+        parts, count = _native().parts_of(task, calls), len(calls)
+        if parts is not None:
+            job, _ = self._hand_over(parts, count, ctypes.cast(self._threads, ctypes.c_void_p).value or 0)
+            job.check()
+            return job.begun() == count
         errors: list[BaseException] = []
-        count = len(calls)
         made: list[None] = []
 
         def checked(*call: Any) -> None:
@@ -85,6 +104,13 @@ class Team:
         self._enter([_member(checked, call, errors, call_off) for call in calls])
         _raise_first(errors)
         return bool(made)
+
+    def _hand_over(self, parts: Any, *least: int) -> tuple[Any, Any]:
+        """Have each thread of the team come for a part; the job, and what whoever comes calls with its address."""
+        native = _native()
+        job, enter = native.Job(parts, *least), native.enter()
+        self._parallel(enter, ctypes.c_void_p(job.address), int(self._most()), 0)
+        return job, enter
 
     def _enter(self, members: list[Member]) -> Any:
         """Have each thread of the team resume one member; those that were left over."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from . import threads
 from .barrier import NOBODY, Meeting
 from .gemm import ROWS
-from .jit import Call
+from .jit import Call, do
 
 CHUNK_BYTES = 512 * 1024  # of pre-activations: half of a usual second cache
 MANY_ROWS = 80 * ROWS  # that share one reading of a big W_ih
@@ -56,12 +56,6 @@ def ranges_of_units(batch: int, hidden: int, busy: int, step_work: int, lanes: i
         return []
     parts = [Part(0, batch, first, last - first) for first, last in threads.split(hidden, busy, lanes)]
     return parts if len(parts) > 1 else []
-
-
-def do(*calls: Call) -> None:
-    """Make some calls, one after the other."""
-    for kernel, arguments in calls:
-        kernel(*arguments)
 
 
 def run(
