@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from scratchrnn.interop import torch as interop
+from scratchrnn.testing import assert_close
 from tests.problems import Case
 
 
@@ -47,3 +48,16 @@ def gradients(module: torch.nn.Module, x: torch.Tensor, hx: Any = None) -> dict[
     names = ["dx", *(f"d_state{n}" for n in range(len(states))), *(f"d{n}" for n, _ in module.named_parameters())]
     values = dict(zip(names, found, strict=True)) | {f"result{n}": r for n, r in enumerate(results)}
     return {name: value.detach().numpy() for name, value in values.items()}
+
+
+def assert_as_torch(got: Any, want: Any, kept: Any) -> None:
+    """A call's outcome, an error or tensors, is torch's; or one of `kept`, where we mean to differ."""
+    if kept is not None:
+        assert isinstance(got, kept)
+        assert not isinstance(got, type(want))
+    elif isinstance(want, Exception):
+        assert isinstance(got, type(want)), f"torch: {want!r}; ours: {got!r}"
+    else:
+        assert isinstance(got, list), got
+        for number, (a, b) in enumerate(zip(got, want, strict=True)):
+            assert_close(f"result {number}", a.detach().numpy(), b.detach().numpy(), rel=2e-6)

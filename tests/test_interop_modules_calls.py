@@ -14,8 +14,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from scratchrnn.interop import torch as interop
-from scratchrnn.testing import assert_close
-from tests.modules import pair
+from tests.modules import assert_as_torch, pair
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning"),
@@ -157,16 +156,7 @@ def test_as_torch(kind: str, name: str) -> None:
         assert isinstance(got, RuntimeError)
         return
     want = outcome(theirs, x, hx)
-    kept = DIFFERENT.get(name, DIFFERENT.get(f"{kind}: {name}"))
-    if kept is not None:
-        assert isinstance(got, kept)
-        assert not isinstance(got, type(want))
-    elif isinstance(want, Exception):
-        assert isinstance(got, type(want)), f"torch: {want!r}; ours: {got!r}"
-    else:
-        assert isinstance(got, list), got
-        for number, (a, b) in enumerate(zip(got, want, strict=True)):
-            assert_close(f"result {number}", a.detach().numpy(), b.detach().numpy(), rel=2e-6)
+    assert_as_torch(got, want, DIFFERENT.get(name, DIFFERENT.get(f"{kind}: {name}")))
 
 
 def test_the_list_of_differences_names_rows() -> None:

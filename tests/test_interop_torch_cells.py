@@ -15,6 +15,7 @@ import scratchrnn as srnn
 from scratchrnn.backends import use_backend
 from scratchrnn.interop import torch as interop
 from scratchrnn.testing import TOLERANCE, assert_close
+from tests.modules import assert_as_torch
 
 B, I, H = 5, 3, 4
 KINDS: dict[str, dict[str, Any]] = {
@@ -254,13 +255,4 @@ def test_calls_as_torch(kind: str, name: str) -> None:
     x, hx = (ROWS | OF_LSTM if kind == "LSTMCell" else ROWS | OF_RNN)[name]
     theirs, ours = pair(kind, torch.float32)
     want, got = outcome(theirs, x, hx), outcome(ours, x, hx)
-    kept = DIFFERENT.get(f"{kind}: {name}", DIFFERENT.get(name))
-    if kept is not None:
-        assert isinstance(got, kept)
-        assert not isinstance(got, type(want))
-    elif isinstance(want, Exception):
-        assert isinstance(got, type(want)), f"torch: {want!r}; ours: {got!r}"
-    else:
-        assert isinstance(got, list), got
-        for number, (a, b) in enumerate(zip(got, want, strict=True)):
-            assert_close(f"result {number}", a.detach().numpy(), b.detach().numpy(), rel=2e-6)
+    assert_as_torch(got, want, DIFFERENT.get(f"{kind}: {name}", DIFFERENT.get(name)))

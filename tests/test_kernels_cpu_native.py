@@ -14,7 +14,7 @@ import pytest
 from scratchrnn.interop import torch as interop
 from scratchrnn.kernels.cpu import native, openmp, plan
 from scratchrnn.kernels.cpu.jit import do
-from tests.test_kernels_cpu_openmp import four, needs_openmp, program, team
+from tests.test_kernels_cpu_openmp import ALARM, four, needs_openmp, program, team
 
 torch = pytest.importorskip("torch")
 
@@ -222,14 +222,6 @@ def test_python_calls_what_cannot_be_entered(counted: list[bool], monkeypatch: p
 def test_interrupts_of_a_module() -> None:
     """A signal's error comes out of the call that it met, at any moment of it; later calls compute the same bits."""
     text = """
-import random
-unseen = []
-sys.unraisablehook = unseen.append
-class Alarm(Exception): pass
-def ring(*_): raise Alarm
-signal.signal(signal.SIGALRM, ring)
-random.seed(0)
-rung = whole = 0
 torch.set_grad_enabled(False)
 for n in range(300):
     x = inputs[n % 2]
@@ -246,4 +238,4 @@ torch.set_grad_enabled(True)
 seen = [u for u in unseen if "__del__" not in repr(u.object)]  # in a destructor nothing is lost
 print(rung > 20, whole > 20, everything() == want, seen)
 """
-    assert program(text) == "True True True []\n"
+    assert program(ALARM + text) == "True True True []\n"

@@ -25,9 +25,9 @@ from scratchrnn.kernels.cpu.openmp import Team, team_of
 torch = pytest.importorskip("torch")
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = of_torch.library()
+OPENMP = of_torch.openmp_path()
 needs_openmp = pytest.mark.skipif(
-    LIBRARY is None or team_of(LIBRARY) is None, reason="this build of torch has no OpenMP that can be called"
+    OPENMP is None or team_of(OPENMP) is None, reason="this build of torch has no OpenMP that can be called"
 )
 
 
@@ -44,8 +44,8 @@ def four() -> Iterator[None]:
 
 @pytest.fixture
 def team() -> Team:
-    assert LIBRARY is not None
-    found = team_of(LIBRARY)
+    assert OPENMP is not None
+    found = team_of(OPENMP)
     assert found is not None
     return found
 
@@ -251,11 +251,11 @@ def test_modules_use_torchs_number_of_threads(n: int, monkeypatch: pytest.Monkey
     module.eval()
     with torch.no_grad():
         module(x)
-    assert set(used) == (set() if n == 1 or LIBRARY is None else {n})
+    assert set(used) == (set() if n == 1 or OPENMP is None else {n})
     used.clear()
     threads.set_num_threads(2)  # a limit of ours holds, too
     module(x)
-    assert set(used) == (set() if n == 1 or LIBRARY is None else {2})
+    assert set(used) == (set() if n == 1 or OPENMP is None else {2})
 
 
 def test_bits_are_those_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ plan.LEAST_WORK = plan.LEAST_STEP = 1
 torch.set_num_threads(4)
 srnn.set_num_threads(8)
 torch.manual_seed(0)
-team = openmp.team_of(of_torch.library())
+team = openmp.team_of(of_torch.openmp_path())
 few, many = LSTM(5, 133), LSTM(5, 133)
 # threads share units, or samples; small, or torch's own loops would hang in a forked child
 inputs = [torch.randn(40, 1, 5), torch.randn(20, 8, 5)]
@@ -301,6 +301,18 @@ def everything():
 
 want = everything()
 """
+
+
+ALARM = """
+import random, time
+unseen = []
+sys.unraisablehook = unseen.append
+class Alarm(Exception): pass
+def ring(*_): raise Alarm
+signal.signal(signal.SIGALRM, ring)
+random.seed(0)
+rung = whole = 0
+"""  # a signal whose handler raises; what is raised where nobody can catch it
 
 
 def program(text: str, **variables: str) -> str:
@@ -334,14 +346,6 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), everything() == want)
 def test_interrupts_at_any_moment() -> None:
     """A signal's error comes out of the call that it met; nothing hangs, is lost, or computes other bits."""
     text = """
-import random, time
-unseen = []
-sys.unraisablehook = unseen.append
-class Alarm(Exception): pass
-def ring(*_): raise Alarm
-signal.signal(signal.SIGALRM, ring)
-random.seed(0)
-rung = whole = 0
 for n in range(800):
     made = []
     together = n % 2
@@ -369,7 +373,7 @@ for n in range(800):
 assert everything() == want
 print(rung > 50, whole > 50, unseen)
 """
-    assert program(text) == "True True []\n"
+    assert program(ALARM + text) == "True True []\n"
 
 
 @needs_openmp
@@ -413,7 +417,7 @@ print(sum("libother" in line or "libgomp" in line for line in {l.split()[-1] for
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_elsewhere_threads_are_our_own(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    assert of_torch.library.__wrapped__() is None
+    assert of_torch.openmp_path.__wrapped__() is None
 
 
 @needs_openmp

@@ -18,6 +18,7 @@ import struct
 import threading
 from collections.abc import Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -33,6 +34,8 @@ WORDS = I64.as_pointer()
 ARRAY = "ppiipii"  # of an array in one row: owner, parent, number of items, bytes of one, address, shape, strides
 KINDS = {float: "d", bool: "b"}
 NEXT, COUNT, FAILED, LEAST, TEAM, PARTS = range(6)  # words of a job
+
+code_of = attrgetter("library")  # of what Numba compiled: its code, linked
 
 _lock = threading.RLock()  # a signal's handler may compute, too
 _engines: list[Any] = []  # they own the code
@@ -150,7 +153,7 @@ def _made(kernel: Any, arguments: Sequence[Any]) -> int:
     described, context = compiled.fndesc, compiled.target_context
     declared = context.call_conv.get_function_type(described.restype, described.argtypes)
     known = "".join(ARRAY if isinstance(a, np.ndarray) else KINDS.get(type(a), "i") for a in arguments)
-    address = compiled.library.get_pointer_to_function(described.llvm_func_name)
+    address = code_of(compiled).get_pointer_to_function(described.llvm_func_name)
     if declared.return_type != I32 or "".join(map(_kind, declared.args[2:])) != known or not address:
         return 0
     module = ir.Module()

@@ -18,12 +18,12 @@ from scratchrnn.interop.torch.convert import require_torch
 
 def on_torchs_threads() -> AbstractContextManager[None]:
     """Within the block, kernels use torch's threads in torch's number, and ours where torch has no OpenMP for us."""
-    return backends.lend_threads(require_torch().get_num_threads(), library())
+    return backends.lend_threads(require_torch().get_num_threads(), openmp_path())
 
 
 @cache
-def library() -> Path | None:
-    """The library through which torch's OpenMP is reached, or None: another build of torch, or not Linux."""
+def openmp_path() -> Path | None:
+    """The shared object through which torch's OpenMP is reached, or None: another build of torch, or not Linux."""
     if sys.platform != "linux":  # whether a call reaches torch's own team was tried nowhere else
         return None
     torch = require_torch()
